@@ -1,0 +1,5 @@
+"""Every SSH agent, one Python."""
+
+from ._version import __version__
+
+__all__ = ["__version__"]
