@@ -5,8 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from enum import IntFlag
 
-from .keys.public import PublicKey
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
     from .constraints import Constraint
     from .keys.private import PrivateKey
+    from .keys.public import PublicKey
 
 
 class SignFlags(IntFlag):
@@ -98,17 +97,19 @@ class Agent(ABC):
 
     @abstractmethod
     def extension(self, name: str, data: bytes = b"") -> bytes:
-        """The reply to an extension request, without type and name; `Unsupported` where it is not known (section 5.8)."""
+        """The reply to an extension request, without its type and name (RFC 9987, section 5.8)."""
 
     @abstractmethod
     def query(self) -> list[str]:
         """The names of the extensions that the agent says it knows (section 5.8.1); empty where it cannot tell."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - an agent that holds nothing open need not say so
         """Let go of what the agent holds open. Closing twice does nothing."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -1,8 +1,8 @@
 """Limits that travel with a key into an agent (RFC 9987, section 5.2.7; OpenSSH's PROTOCOL.agent).
 
-    Lifetime(3600)                    forget the key after an hour
-    Confirm()                         ask a person before every signature
-    RestrictDestination(((a, b),))    sign only for logging in from a to b
+Lifetime(3600)                    forget the key after an hour
+Confirm()                         ask a person before every signature
+RestrictDestination(((a, b),))    sign only for logging in from a to b
 """
 
 from __future__ import annotations
@@ -131,7 +131,13 @@ class OtherConstraint(Struct):
 
 if TYPE_CHECKING:
     Constraint: TypeAlias = (
-        Lifetime | Confirm | MaxSign | RestrictDestination | SecurityKeyProvider | AssociatedCertificates | OtherConstraint
+        Lifetime
+        | Confirm
+        | MaxSign
+        | RestrictDestination
+        | SecurityKeyProvider
+        | AssociatedCertificates
+        | OtherConstraint
     )
 
 _BY_CODE = {kind.code: kind for kind in (Lifetime, Confirm, MaxSign)}
@@ -195,4 +201,3 @@ def _check_pair(origin: Hop, target: Hop) -> None:
         raise WireError("destination constraint whose origin is not a host with its keys, or empty")
     if not (target.host and target.keys):
         raise WireError("destination constraint without a target host and its key")
-

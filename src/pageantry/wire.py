@@ -36,7 +36,6 @@ else:
         return lambda cls: cls
 
 
-
 class Reader:
     """Takes values off the front of `data`; every method raises `WireError` where the bytes do not suffice."""
 
@@ -125,7 +124,7 @@ class Writer:
         """One byte; ValueError unless 0 to 255."""
         return self.raw(bytes((value,)))
 
-    def boolean(self, value: bool) -> Self:  # noqa: FBT001
+    def boolean(self, value: bool) -> Self:
         """One byte, 1 or 0."""
         return self.raw(b"\1" if value else b"\0")
 
@@ -175,8 +174,8 @@ class Struct:
     _layout: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        own = cls.__dict__.get("__annotations__", {})
-        cls._layout = cls._layout | {name: kind for name, kind in own.items() if not kind.startswith("ClassVar")}
+        own = {name: kind for name, kind in cls.__annotations__.items() if not kind.startswith("ClassVar")}
+        cls._layout = cls._layout | own
 
     def __init__(self, *values: Any, **named: Any) -> None:
         fields = dict(zip(self._layout, values, strict=False))
@@ -201,8 +200,8 @@ class Struct:
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        shown = (f"{name}={'…' if kind == 'Secret' else repr(getattr(self, name))}" for name, kind in self._layout.items())
-        return f"{type(self).__name__}({', '.join(shown)})"
+        shown = ("…" if kind == "Secret" else repr(getattr(self, name)) for name, kind in self._layout.items())
+        return f"{type(self).__name__}({', '.join(map('{}={}'.format, self._layout, shown))})"
 
     def write(self, writer: Writer) -> Writer:
         """Append the fields to `writer`, which is returned."""

@@ -180,9 +180,9 @@ class PublicKey:
         return {"ssh-ed25519": 256, "sk-ssh-ed25519@openssh.com": 256, "ssh-ed448": 456}.get(plain)
 
     def fingerprint(self, digest: str = "sha256") -> str:
-        """`SHA256:…` in base64 without padding, or `MD5:…` in hex with colons, of the plain key, as ssh-keygen prints them.
+        """`SHA256:…` in base64 without padding, or `MD5:…` in hex with colons, as ssh-keygen prints them.
 
-        ValueError for another digest.
+        A certificate has the fingerprint of its plain key. ValueError for another digest than sha256 and md5.
         """
         import hashlib
 
