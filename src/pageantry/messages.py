@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from struct import Struct as _Packed
+from struct import error as OverrunError
+
 from .constraints import read_constraints, write_constraints
 from .errors import WireError
 from .keys.private import PrivateKey
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 #: the one of OpenSSH and PuTTY, so nothing longer gets through to, or comes from, the agents that people run, and a
 #: length that lies cannot make us reserve more.
 MAX_MESSAGE: Final = 256 * 1024
+
+
+_UINT32: Final = _Packed(">I").unpack_from
 
 
 class Message(Struct):
@@ -100,11 +106,28 @@ class IdentitiesAnswer(Message, number=12):
 
     @classmethod
     def read(cls, reader: Reader) -> IdentitiesAnswer:
-        """Take them off `reader`; the count is believed only as far as the bytes go."""
-        count = reader.uint32()
-        if count * 8 > len(reader):
-            raise WireError(f"{count} keys announced in {len(reader)} bytes")
-        return cls(tuple((reader.string(), reader.string()) for _ in range(count)))
+        """Take all of `reader`."""
+        return cls(tuple(split_identities(reader.rest())))
+
+
+def split_identities(contents: bytes) -> list[tuple[bytes, bytes]]:
+    """The pairs in the contents of an IDENTITIES_ANSWER, without the cost of a `Reader`: lists are asked for often.
+
+    Raises `WireError`. The count is believed only as far as the bytes go.
+    """
+    try:
+        (count,) = _UINT32(contents)
+        at, pairs = 4, []
+        for _ in range(count):
+            start = at + 4
+            middle = start + _UINT32(contents, at)[0]
+            at = middle + 4 + _UINT32(contents, middle)[0]
+            pairs.append((contents[start:middle], contents[middle + 4 : at]))
+    except OverrunError:
+        raise WireError(f"list of keys that breaks off after {len(contents)} bytes") from None
+    if at != len(contents):  # a last length that lies past the end shows here, too
+        raise WireError(f"list of {count} keys that ends at {at} of {len(contents)} bytes")
+    return pairs
 
 
 class SignRequest(Message, number=13):
