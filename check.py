@@ -35,12 +35,13 @@ def run(name: str, *command: str, **environment: str) -> bool:
 
 def find_uv() -> str | None:
     """Our own uv, fetched the first time; where Python has no pip, the uv on PATH."""
-    if importlib.util.find_spec("pip") is None:
-        return shutil.which("uv")
     ours = os.path.join(UV_HOME, "bin")
     if not shutil.which("uv", path=ours):
+        if importlib.util.find_spec("pip") is None:
+            return shutil.which("uv")
         # --target also works where the system's Python refuses to have packages installed (PEP 668).
-        run("fetch uv", sys.executable, "-m", "pip", "install", "--quiet", "--target", UV_HOME, f"uv=={UV_VERSION}")
+        install = ("install", "--quiet", "--target", UV_HOME, f"uv=={UV_VERSION}")
+        run("fetch uv", sys.executable, "-m", "pip", *install, PIP_ROOT_USER_ACTION="ignore")
     return shutil.which("uv", path=ours)
 
 
@@ -64,7 +65,7 @@ def check(pytest_arguments: list[str]) -> int:
     """Set up, run all checks, sum up; the exit code."""
     uv = find_uv()
     if uv is None:
-        print("check.py: no uv\ninstall pip for this Python (Debian: apt install python3-pip), or uv", file=sys.stderr)
+        print("check.py: no uv to set up with\ninstall pip (Debian: apt install python3-pip), or uv", file=sys.stderr)
         return 1
     python = ("--python", sys.executable, "--no-python-downloads")
     sync = (uv, "sync", "--quiet", "--frozen", "--group", "dev", "--group", "bench", *python)
