@@ -61,8 +61,11 @@ class PrivateKey:
         self.fields = fields
         self.certificate = certificate
         plain = _public_half(type, fields)
-        if certificate is not None and certificate.plain != plain:
-            raise WireError("certificate for another key than the one it comes with")
+        if certificate is not None:
+            if certificate.certificate is None:
+                raise WireError(f"a key of type {certificate.type} in a certificate's place")
+            if certificate.plain != plain:
+                raise WireError("certificate for another key than the one it comes with")
         self.public = certificate or plain
 
     @classmethod

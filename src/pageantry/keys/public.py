@@ -39,6 +39,15 @@ CERTIFIED: Final = {
 
 _POINT_SIZES = {b"nistp256": 65, b"nistp384": 97, b"nistp521": 133}
 _EDWARDS_SIZES = {"ssh-ed25519": 32, "sk-ssh-ed25519@openssh.com": 32, "ssh-ed448": 57}
+_SIZES = {
+    "ssh-ed25519": 256,
+    "sk-ssh-ed25519@openssh.com": 256,
+    "ssh-ed448": 456,
+    "ecdsa-sha2-nistp256": 256,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 256,
+    "ecdsa-sha2-nistp384": 384,
+    "ecdsa-sha2-nistp521": 521,
+}
 _ED25519_PREFIX = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
 
 Fields = tuple["bytes | int", ...]
@@ -132,7 +141,7 @@ class PublicKey:
         except (_Base64Error, UnicodeEncodeError):
             raise WireError("not a public key line: its key is not base64") from None
         if len(words) > 1 and words[0] != key.type:
-            raise WireError(f"public key line says {words[0][:64]}, its key says {key.type}")
+            raise WireError(f"public key line says {words[0][:64]!r}, its key says {key.type}")
         return key
 
     @property
@@ -175,9 +184,7 @@ class PublicKey:
         if plain in ("ssh-rsa", "ssh-dss"):
             modulus = self._fields[1 if plain == "ssh-rsa" else 0]
             return modulus.bit_length() if isinstance(modulus, int) else None
-        if "nistp" in plain:
-            return int(plain.partition("nistp")[2][:3])
-        return {"ssh-ed25519": 256, "sk-ssh-ed25519@openssh.com": 256, "ssh-ed448": 456}.get(plain)
+        return _SIZES.get(plain)
 
     def fingerprint(self, digest: str = "sha256") -> str:
         """`SHA256:…` in base64 without padding, or `MD5:…` in hex with colons, as ssh-keygen prints them.

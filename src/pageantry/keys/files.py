@@ -1,0 +1,313 @@
+"""Private key files: OpenSSH's own format, and the PEM forms that came before it (PKCS#1, SEC 1, PKCS#8).
+
+    file = KeyFile.read("/home/me/.ssh/id_ed25519")
+    file.encrypted, file.public                # what can be known without the passphrase
+    key, comment = file.decrypt(b"passphrase")
+
+OpenSSH's format (its PROTOCOL.key) is read here; for PEM, and for what deciphers, `cryptography` is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import Error as _Base64Error
+from binascii import a2b_base64
+
+from ..errors import KeyFileError, UnsupportedKey, WireError, WrongPassphrase
+from ..wire import Reader
+from .private import PrivateKey
+from .public import PublicKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, TypeAlias
+
+    #: From the passphrase, if any, to the key and its comment.
+    Loader: TypeAlias = Callable[[bytes | None], tuple[PrivateKey, str]]
+
+#: The longest file that is read, in bytes. An RSA key of 16384 bits takes 13 KiB.
+MAX_FILE: Final = 1024 * 1024
+#: The most rounds of bcrypt that a file may ask for. ssh-keygen's default is 16 or 24, each costs some 5 ms, and the
+#: number is believed before anything in the file could be proven.
+MAX_ROUNDS: Final = 1024
+
+_MAGIC = b"openssh-key-v1\0"
+#: Sizes in bytes of key, initialisation vector, block and authentication tag.
+_CIPHERS = {
+    "none": (0, 0, 8, 0),
+    "aes128-ctr": (16, 16, 16, 0),
+    "aes192-ctr": (24, 16, 16, 0),
+    "aes256-ctr": (32, 16, 16, 0),
+    "aes128-cbc": (16, 16, 16, 0),
+    "aes192-cbc": (24, 16, 16, 0),
+    "aes256-cbc": (32, 16, 16, 0),
+    "3des-cbc": (24, 8, 8, 0),
+    "aes128-gcm@openssh.com": (16, 12, 16, 16),
+    "aes256-gcm@openssh.com": (32, 12, 16, 16),
+    "chacha20-poly1305@openssh.com": (64, 0, 8, 16),
+}
+_DAMAGED_HINT = "The file is damaged or cut off; use a copy of it."
+
+
+class KeyFile:
+    """One private key file, as far as it can be read without its passphrase."""
+
+    __slots__ = ("_load", "encrypted", "public", "where")
+
+    #: the name to speak of it by, such as its path
+    where: str
+    encrypted: bool
+    #: the public key; None where the format hides it (encrypted PEM)
+    public: PublicKey | None
+
+    def __init__(self, where: str, *, encrypted: bool, public: PublicKey | None, load: Loader) -> None:
+        self.where = where
+        self.encrypted = encrypted
+        self.public = public
+        self._load = load
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> KeyFile:
+        """The key file that `data` holds; `where` is its name in messages. Raises `KeyFileError`."""
+        head, marker, rest = data.partition(b"PRIVATE KEY-----")
+        _, begin, kind = head.rpartition(b"-----BEGIN ")
+        if not (begin and marker):
+            raise _foreign(data, where)
+        body, end, _ = rest.partition(b"-----END " + kind + marker)
+        if not end:
+            raise KeyFileError(f"{where} breaks off: its END line is missing", _DAMAGED_HINT)
+        return _openssh(body, where) if kind == b"OPENSSH " else _pem(begin + kind + marker + body + end, where)
+
+    @classmethod
+    def read(cls, path: str) -> KeyFile:
+        """The key file at `path`. Raises `KeyFileError`."""
+        return cls.parse(read_file(path), path)
+
+    def decrypt(self, passphrase: bytes | None = None) -> tuple[PrivateKey, str]:
+        """The key and its comment, which is empty in PEM files; a file that is not encrypted needs no passphrase.
+
+        Raises `WrongPassphrase`, also when one is needed and none given, and `KeyFileError`.
+        """
+        if not self.encrypted:
+            return self._load(None)
+        if not passphrase:
+            raise WrongPassphrase(f"{self.where} is encrypted and no passphrase was given", "Give its passphrase.")
+        return self._load(passphrase)
+
+    def __repr__(self) -> str:
+        return f"<KeyFile {self.where!r}{' encrypted' if self.encrypted else ''}>"
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a regular file of at most `MAX_FILE` bytes. Raises `KeyFileError`; never waits on a FIFO."""
+    from stat import S_ISREG
+
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        if not S_ISREG(os.stat(path).st_mode):  # opening a device may already do something
+            raise KeyFileError(f"{path} is not a regular file", "Name the file that holds the private key.")
+        with open(os.open(path, flags), "rb") as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise KeyFileError(f"{path} is not a regular file", "Name the file that holds the private key.")
+            data = file.read(MAX_FILE + 1)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path} does not exist", "Check the path of the key file.") from None
+    except PermissionError:
+        raise KeyFileError(f"{path} may not be read by this user", "Check its owner and permissions.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        if isinstance(error, KeyFileError):
+            raise
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise KeyFileError(f"{path} cannot be read: {reason}", "Check the path of the key file.") from None
+    if len(data) > MAX_FILE:
+        raise KeyFileError(f"{path} is longer than {MAX_FILE} bytes", "Name the file that holds the private key.")
+    return data
+
+
+def with_certificate(path: str, key: PrivateKey) -> PrivateKey | None:
+    """`key`, read from `path`, with the certificate in `path`-cert.pub; None where there is no such file.
+
+    Raises `KeyFileError` when that file holds no certificate, or one for another key.
+    """
+    path += "-cert.pub"
+    if not os.path.lexists(path):
+        return None
+    try:
+        return key.certified(PublicKey.from_line(read_file(path).decode("utf-8", "surrogateescape")))
+    except WireError as error:
+        raise KeyFileError(f"{path}: {error}", "Make a new certificate for this key, or move the file away.") from None
+
+
+def _foreign(data: bytes, where: str) -> KeyFileError:
+    """The error for what is no private key file, by what it is instead."""
+    if data.startswith(b"PuTTY-User-Key-File-"):
+        return KeyFileError(
+            f"{where} is a PuTTY key (PPK), which cannot be read yet",
+            "Convert it with: puttygen KEY.ppk -O private-openssh-new -o KEY",
+        )
+    if data.startswith(b"SSH PRIVATE KEY FILE FORMAT 1.1"):
+        return KeyFileError(f"{where} is a key for SSH version 1", "Make a new key with ssh-keygen.")
+    public = b"PUBLIC KEY-----" in data or b"SSH2 PUBLIC KEY ----" in data
+    if not public:
+        try:
+            PublicKey.from_line(data.decode("utf-8", "surrogateescape"))
+            public = True
+        except WireError:
+            pass
+    if public:
+        return KeyFileError(f"{where} is a public key", "Name the private one, often the same without .pub at the end.")
+    what = "is no private key file" if data.strip() else "is empty"
+    return KeyFileError(f"{where} {what}", "Name a file that ssh-keygen made, the one without .pub at the end.")
+
+
+def _openssh(body: bytes, where: str) -> KeyFile:
+    """A file of OpenSSH's own format; the public key stands in front, unencrypted."""
+    try:
+        cipher, options, public, sealed, tag = _read_outside(a2b_base64(b"".join(body.split()), strict_mode=True))
+    except (WireError, _Base64Error) as error:
+        raise KeyFileError(f"{where} cannot be read: {error}", _DAMAGED_HINT) from None
+
+    def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
+        try:
+            opened = sealed if passphrase is None else _decipher(cipher, options, sealed, tag, passphrase)
+            if opened is not None:
+                return _read_inside(opened, public)
+        except WireError as error:
+            raise KeyFileError(f"{where} cannot be read: {error}", error.hint or _DAMAGED_HINT) from None
+        raise WrongPassphrase(f"{where} is encrypted with another passphrase", "Try again.")
+
+    return KeyFile(where, encrypted=cipher != "none", public=public, load=load)
+
+
+def _read_outside(data: bytes) -> tuple[str, bytes, PublicKey, bytes, bytes]:
+    """The cipher, the options of bcrypt, the public key, the private part as it is, and its authentication tag."""
+    if not data.startswith(_MAGIC):
+        raise WireError("an unknown version of OpenSSH's format")
+    reader = Reader(data[len(_MAGIC) :])
+    cipher, kdf, options, count = reader.text(), reader.text(), reader.string(), reader.uint32()
+    if count != 1:
+        raise WireError(f"{count} keys in it, not one")
+    public, sealed, tag = PublicKey(reader.string()), reader.string(), reader.rest()
+    _check_header(cipher, kdf, len(sealed), len(tag))
+    return cipher, options, public, sealed, tag
+
+
+def _read_inside(opened: bytes, public: PublicKey) -> tuple[PrivateKey, str]:
+    """The key and its comment; `public` is what the file says outside."""
+    reader = Reader(opened)
+    if reader.uint32() != reader.uint32():
+        raise WireError("its check numbers differ")
+    key, comment = PrivateKey.read(reader), reader.text()
+    padding = reader.rest()
+    if padding != bytes(i & 0xFF for i in range(1, len(padding) + 1)):
+        raise WireError("padding that is not 1, 2, 3 …")
+    if key.public != public:
+        raise WireError("the public key in front is not that of the private key")
+    return key, comment
+
+
+def _check_header(cipher: str, kdf: str, size: int, tag: int) -> None:
+    if cipher not in _CIPHERS:
+        raise WireError(f"it is encrypted with {cipher[:64]!r}, which is not known")
+    if kdf != ("none" if cipher == "none" else "bcrypt"):
+        raise WireError(f"its passphrase goes through {kdf[:64]!r}, which is not known")
+    _, _, block, expected = _CIPHERS[cipher]
+    if size == 0 or size % block or tag != expected:
+        raise WireError(f"{size} bytes of {cipher} followed by {tag}")
+
+
+def _decipher(cipher: str, options: bytes, sealed: bytes, tag: bytes, passphrase: bytes) -> bytes | None:
+    """The private part, or None where this is not its passphrase: the tag or the check numbers say so."""
+    from bcrypt import kdf
+    from cryptography.exceptions import InvalidSignature, InvalidTag
+
+    reader = Reader(options)
+    salt, rounds = reader.string(), reader.uint32()
+    reader.end()
+    if not (salt and 0 < rounds <= MAX_ROUNDS):
+        raise WireError(f"{rounds} rounds of bcrypt with {len(salt)} bytes of salt; 1 to {MAX_ROUNDS} are believed")
+    key_size, iv_size, _, _ = _CIPHERS[cipher]
+    material = kdf(passphrase, salt, key_size + iv_size, rounds, ignore_few_rounds=True)
+    try:
+        opened = _decrypt(cipher, material[:key_size], material[key_size:], sealed, tag)
+    except (InvalidTag, InvalidSignature):
+        return None
+    return opened if opened[:4] == opened[4:8] else None
+
+
+def _decrypt(cipher: str, key: bytes, iv: bytes, sealed: bytes, tag: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers import Cipher, aead, algorithms, modes
+
+    if cipher.startswith("chacha20"):
+        return _chacha20_poly1305(key[:32], sealed, tag)
+    if "-gcm@" in cipher:
+        return aead.AESGCM(key).decrypt(iv, sealed + tag, None)
+    algorithm: Any = algorithms.AES
+    if cipher == "3des-cbc":
+        from cryptography.hazmat.decrepit.ciphers import algorithms as decrepit
+
+        algorithm = decrepit.TripleDES
+    mode = modes.CTR(iv) if cipher.endswith("-ctr") else modes.CBC(iv)
+    decryptor = Cipher(algorithm(key), mode).decryptor()
+    return decryptor.update(sealed) + decryptor.finalize()
+
+
+def _chacha20_poly1305(key: bytes, sealed: bytes, tag: bytes) -> bytes:
+    """SSH's variant (OpenSSH's PROTOCOL.chacha20poly1305), with the sequence number 0 that key files have.
+
+    The first block of the key stream is Poly1305's key, the text starts with the second; no additional data.
+    """
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).decryptor()
+    Poly1305.verify_tag(stream.update(bytes(64))[:32], sealed, tag)
+    return stream.update(sealed)
+
+
+def _pem(data: bytes, where: str) -> KeyFile:
+    """One of the older forms. Those hide even the public key when they are encrypted."""
+    encrypted = data.startswith(b"-----BEGIN ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in data
+
+    def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        try:
+            return _from_cryptography(load_pem_private_key(data, passphrase)), ""
+        except UnsupportedKey as error:
+            raise KeyFileError(f"{where} holds {error}", error.hint) from None
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            if encrypted and isinstance(error, ValueError):
+                raise WrongPassphrase(
+                    f"{where} is encrypted with another passphrase, or damaged", "Try again."
+                ) from None
+            raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _DAMAGED_HINT) from None
+
+    return KeyFile(where, encrypted=encrypted, public=None if encrypted else load(None)[0].public, load=load)
+
+
+def _from_cryptography(key: Any) -> PrivateKey:
+    """A key object of `cryptography` as SSH's fields."""
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if isinstance(key, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)):
+        point = key.public_key().public_bytes_raw()
+        name = "ssh-ed25519" if isinstance(key, ed25519.Ed25519PrivateKey) else "ssh-ed448"
+        return PrivateKey(name, (point, key.private_bytes_raw() + point))
+    if isinstance(key, rsa.RSAPrivateKey):
+        numbers = key.private_numbers()
+        public = numbers.public_numbers
+        return PrivateKey("ssh-rsa", (public.n, public.e, numbers.d, numbers.iqmp, numbers.p, numbers.q))
+    if isinstance(key, dsa.DSAPrivateKey):
+        secret = key.private_numbers()
+        shared = secret.public_numbers.parameter_numbers
+        return PrivateKey("ssh-dss", (shared.p, shared.q, shared.g, secret.public_numbers.y, secret.x))
+    curve = getattr(getattr(key, "curve", None), "name", "")
+    if isinstance(key, ec.EllipticCurvePrivateKey) and curve in ("secp256r1", "secp384r1", "secp521r1"):
+        nist = curve.replace("secp", "nistp").removesuffix("r1")
+        point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return PrivateKey(f"ecdsa-sha2-{nist}", (nist.encode(), point, key.private_numbers().private_value))
+    raise UnsupportedKey("a kind of key that SSH does not use", "Make a new key with ssh-keygen.")

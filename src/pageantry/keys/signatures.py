@@ -1,0 +1,245 @@
+"""Signatures in SSH's form: a string with the algorithm's name, a string with the signature, and what sk-* keys add.
+
+`check_algorithm` looks only at names and shapes, so a client can afford it after every signature. `verify` and
+`sign` do the mathematics, and import `cryptography` for it.
+
+Forms: RFC 4253 (ssh-rsa, ssh-dss), RFC 8332 (rsa-sha2-*), RFC 5656 (ECDSA), RFC 8709 (Ed25519, Ed448), OpenSSH's
+PROTOCOL.u2f (sk-*). A certificate signs as its plain key does.
+"""
+
+from __future__ import annotations
+
+from ..agent import SignFlags
+from ..errors import BadReply, UnsupportedKey, WireError
+from ..wire import Reader, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, TypeVar
+
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    from .private import PrivateKey
+    from .public import Fields, PublicKey
+
+    _T = TypeVar("_T")
+
+#: The longest RSA modulus, in bits, and OpenSSL's own bound: a longer one would only keep the processor busy.
+MAX_RSA_BITS: Final = 16384
+
+#: The curve of each ECDSA type, and the hash that goes with it (RFC 5656, section 6.2.1), as `cryptography` names them.
+_CURVES = {
+    "ecdsa-sha2-nistp256": ("SECP256R1", "SHA256"),
+    "ecdsa-sha2-nistp384": ("SECP384R1", "SHA384"),
+    "ecdsa-sha2-nistp521": ("SECP521R1", "SHA512"),
+    "sk-ecdsa-sha2-nistp256@openssh.com": ("SECP256R1", "SHA256"),
+}
+_RSA_HASHES = {"ssh-rsa": "SHA1", "rsa-sha2-256": "SHA256", "rsa-sha2-512": "SHA512"}
+_DSA_INTEGER = 20  # bytes of r and of s; RFC 4253, section 6.6 knows no other size
+
+
+def algorithm(key: PublicKey, flags: SignFlags = SignFlags.NONE) -> str | None:
+    """The name that a signature by `key` under `flags` bears; None for a key of unknown type, where any will do.
+
+    With both RSA flags set it is rsa-sha2-256, which OpenSSH, PuTTY and gpg-agent agree on and no standard says.
+    """
+    plain = key.plain_type
+    if plain == "ssh-rsa" and flags & SignFlags.RSA_SHA2_256:
+        return "rsa-sha2-256"
+    if plain == "ssh-rsa" and flags & SignFlags.RSA_SHA2_512:
+        return "rsa-sha2-512"
+    return plain if key.known else None
+
+
+def check_algorithm(key: PublicKey, flags: SignFlags, signature: bytes) -> None:
+    """Raise `BadReply` unless `signature` has the form of one by `key` under `flags`. Its truth is not looked at."""
+    expected = algorithm(key, flags)
+    name = _parse(key, signature)[0]
+    if name != expected and expected is not None:
+        raise BadReply(
+            f"asked for a signature of type {expected}, got one of type {name[:64]!r}",
+            "This agent cannot sign that way: use another agent, or another key.",
+        )
+
+
+def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
+    """Raise `BadReply` unless `signature` is one of `data` by `key`; a certificate's is one by its plain key.
+
+    An RSA key may have signed with any of its three algorithms: `check_algorithm` tells which was wanted. Raises
+    `UnsupportedKey` for a key that cannot be checked: of an unknown type, or not a key mathematically.
+    """
+    if not key.known:
+        raise UnsupportedKey(f"signatures by keys of type {key.type} cannot be checked")
+    from cryptography.exceptions import InvalidSignature
+
+    name, blob, tail = _parse(key, signature)
+    if name not in (_RSA_HASHES if key.plain_type == "ssh-rsa" else (key.plain_type,)):
+        raise BadReply(f"signature of type {name[:64]!r} for a key of type {key.type}")
+    if key.hardware:
+        data = _security_key_data(key, tail, data)
+    public = _usable(key.type, lambda: _public(key.plain_type, key.fields))
+    try:
+        _usable(key.type, lambda: _verify(public, name, blob, data))
+    except UnsupportedKey:
+        raise
+    except (InvalidSignature, WireError):
+        raise BadReply(f"the signature does not match the key {key.fingerprint()} and what was to be signed") from None
+
+
+def sign(key: PrivateKey, data: bytes, flags: SignFlags = SignFlags.NONE) -> bytes:
+    """The signature of `data` by `key`, in the algorithm that `algorithm` names.
+
+    All but DSA sign the same data the same way each time: ECDSA by RFC 6979, where the OpenSSL that `cryptography`
+    comes with can (3.2 and later). Raises `UnsupportedKey` for sk-* keys, and for one whose numbers do not fit.
+    """
+    if key.public.hardware:
+        raise UnsupportedKey(f"a {key.type} key signs only in its security key", "Add it to OpenSSH's agent instead.")
+    name = algorithm(key.public, flags)
+    if name is None:
+        raise UnsupportedKey(f"a key of type {key.type} cannot sign here")
+    return bytes(Writer().text(name).string(_usable(key.type, lambda: _sign(_private(key), name, data))))
+
+
+def _private(key: PrivateKey) -> Any:
+    """The private key as an object of `cryptography`."""
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519
+
+    fields: Any = key.fields
+    if key.type == "ssh-rsa":
+        return _rsa_private_key(*fields)
+    if key.type == "ssh-dss":
+        p, q, g, y, x = fields
+        return dsa.DSAPrivateNumbers(x, dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g))).private_key()
+    if key.type in _CURVES:
+        public = _public(key.type, fields).public_numbers()
+        return ec.EllipticCurvePrivateNumbers(fields[2], public).private_key()
+    kind = ed25519.Ed25519PrivateKey if key.type == "ssh-ed25519" else ed448.Ed448PrivateKey
+    point, secret = fields
+    private = kind.from_private_bytes(secret[: len(point)])
+    if private.public_key().public_bytes_raw() != point:
+        raise ValueError("the public half does not belong to the private one")
+    return private
+
+
+def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.RSAPrivateKey:
+    """`cryptography`'s own check tests p and q for being prime, 60 ms for every signature by a key of 2048 bits.
+
+    These equations hold for every real key. With a p that is not prime they cannot make a false signature: OpenSSL
+    checks each one before it gives it out.
+    """
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    if n.bit_length() > MAX_RSA_BITS or min(p, q) < 3 or p * q != n or iqmp * q % p != 1:
+        raise ValueError("the primes do not belong to the modulus")
+    if (e * d - 1) % (p - 1) or (e * d - 1) % (q - 1):
+        raise ValueError("the exponents do not belong to each other")
+    public = rsa.RSAPublicNumbers(e, n)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), iqmp, public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def _usable(kind: str, compute: Callable[[], _T]) -> _T:
+    """What `compute` returns, and an `UnsupportedKey` for what `cryptography` refuses."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return compute()
+    except WireError:
+        raise
+    except (ValueError, OverflowError, UnsupportedAlgorithm) as error:
+        raise UnsupportedKey(f"{kind} key that cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _parse(key: PublicKey, signature: bytes) -> tuple[str, bytes, bytes]:
+    """The algorithm's name, the signature proper, and the flags and counter that a security key puts behind it."""
+    reader = Reader(signature)
+    try:
+        name = reader.text()
+        if not key.known:
+            return name, reader.rest(), b""
+        blob, tail = reader.string(), reader.take(5 if key.hardware else 0)
+        reader.end()
+    except WireError as error:
+        raise BadReply(f"malformed signature: {error}") from None
+    return name, blob, tail
+
+
+def _security_key_data(key: PublicKey, tail: bytes, data: bytes) -> bytes:
+    """What a security key signs instead of `data`."""
+    from hashlib import sha256
+
+    application = key.fields[-1]
+    assert isinstance(application, bytes)
+    return sha256(application).digest() + tail + sha256(data).digest()
+
+
+def _public(kind: str, fields: Fields) -> Any:
+    """The public key of type `kind` as an object of `cryptography`."""
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+
+    values: Any = fields
+    if kind == "ssh-rsa":
+        if values[1].bit_length() > MAX_RSA_BITS:
+            raise ValueError(f"a modulus of more than {MAX_RSA_BITS} bits")
+        return rsa.RSAPublicNumbers(*values).public_key()
+    if kind == "ssh-dss":
+        p, q, g, y = values
+        if q.bit_length() != 8 * _DSA_INTEGER:
+            raise ValueError("SSH has DSA with a q of 160 bits only")
+        return dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g)).public_key()
+    if kind in _CURVES:
+        return ec.EllipticCurvePublicKey.from_encoded_point(getattr(ec, _CURVES[kind][0])(), values[1])
+    family: Any = ed448.Ed448PublicKey if kind == "ssh-ed448" else ed25519.Ed25519PublicKey
+    return family.from_public_bytes(values[0])
+
+
+def _verify(public: Any, name: str, blob: bytes, data: bytes) -> None:
+    """Raise InvalidSignature, or `WireError` where `blob` is no signature of this kind at all."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    if name in _RSA_HASHES:
+        blob = blob.rjust((public.key_size + 7) // 8, b"\0")  # some agents leave leading zeros out
+        public.verify(blob, data, padding.PKCS1v15(), getattr(hashes, _RSA_HASHES[name])())
+    elif name == "ssh-dss":
+        if len(blob) != 2 * _DSA_INTEGER:
+            raise WireError("DSA signature of another size than 40 bytes")
+        r, s = (int.from_bytes(half, "big") for half in (blob[:_DSA_INTEGER], blob[_DSA_INTEGER:]))
+        public.verify(encode_dss_signature(r, s), data, hashes.SHA1())  # noqa: S303 - ssh-dss is SHA-1
+    elif name in _CURVES:
+        reader = Reader(blob)
+        r, s = reader.mpint(), reader.mpint()
+        reader.end()
+        public.verify(encode_dss_signature(r, s), data, ec.ECDSA(getattr(hashes, _CURVES[name][1])()))
+    else:
+        public.verify(blob, data)
+
+
+def _sign(private: Any, name: str, data: bytes) -> Any:
+    """The signature proper, without the algorithm's name."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+    if name in _RSA_HASHES:
+        return private.sign(data, padding.PKCS1v15(), getattr(hashes, _RSA_HASHES[name])())
+    if name == "ssh-dss":
+        r, s = decode_dss_signature(private.sign(data, hashes.SHA1()))  # noqa: S303
+        return r.to_bytes(_DSA_INTEGER, "big") + s.to_bytes(_DSA_INTEGER, "big")
+    if name in _CURVES:
+        r, s = _sign_ecdsa(private, getattr(hashes, _CURVES[name][1])(), data)
+        return bytes(Writer().mpint(r).mpint(s))
+    return private.sign(data)
+
+
+def _sign_ecdsa(private: ec.EllipticCurvePrivateKey, digest: Any, data: bytes) -> tuple[int, int]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+    try:
+        return decode_dss_signature(private.sign(data, ec.ECDSA(digest, deterministic_signing=True)))
+    except UnsupportedAlgorithm:  # OpenSSL before 3.2
+        return decode_dss_signature(private.sign(data, ec.ECDSA(digest)))
