@@ -1,6 +1,6 @@
 """Private key files: OpenSSH's own format, and the PEM forms that came before it (PKCS#1, SEC 1, PKCS#8).
 
-    file = KeyFile.read("/home/me/.ssh/id_ed25519")
+    file = read("/home/me/.ssh/id_ed25519")
     file.encrypted, file.public                # what can be known without the passphrase
     key, comment = file.decrypt(b"passphrase")
 
@@ -47,7 +47,7 @@ _CIPHERS = {
     "aes256-gcm@openssh.com": (32, 12, 16, 16),
     "chacha20-poly1305@openssh.com": (64, 0, 8, 16),
 }
-_DAMAGED_HINT = "The file is damaged or cut off; use a copy of it."
+_DAMAGED_HINT = "the file is damaged or cut off; use a copy of it"
 
 
 class KeyFile:
@@ -79,11 +79,6 @@ class KeyFile:
             raise KeyFileError(f"{where} breaks off: its END line is missing", _DAMAGED_HINT)
         return _openssh(body, where) if kind == b"OPENSSH " else _pem(begin + kind + marker + body + end, where)
 
-    @classmethod
-    def read(cls, path: str) -> KeyFile:
-        """The key file at `path`. Raises `KeyFileError`."""
-        return cls.parse(read_file(path), path)
-
     def decrypt(self, passphrase: bytes | None = None) -> tuple[PrivateKey, str]:
         """The key and its comment, which is empty in PEM files; a file that is not encrypted needs no passphrase.
 
@@ -92,11 +87,16 @@ class KeyFile:
         if not self.encrypted:
             return self._load(None)
         if not passphrase:
-            raise WrongPassphrase(f"{self.where} is encrypted and no passphrase was given", "Give its passphrase.")
+            raise WrongPassphrase(f"{self.where} is encrypted and no passphrase was given", "give its passphrase")
         return self._load(passphrase)
 
     def __repr__(self) -> str:
         return f"<KeyFile {self.where!r}{' encrypted' if self.encrypted else ''}>"
+
+
+def read(path: str) -> KeyFile:
+    """The key file at `path`. Raises `KeyFileError`."""
+    return KeyFile.parse(read_file(path), path)
 
 
 def read_file(path: str) -> bytes:
@@ -106,22 +106,22 @@ def read_file(path: str) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not S_ISREG(os.stat(path).st_mode):  # opening a device may already do something
-            raise KeyFileError(f"{path} is not a regular file", "Name the file that holds the private key.")
+            raise KeyFileError(f"{path} is not a regular file", "name the file that holds the private key")
         with open(os.open(path, flags), "rb") as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise KeyFileError(f"{path} is not a regular file", "Name the file that holds the private key.")
+                raise KeyFileError(f"{path} is not a regular file", "name the file that holds the private key")
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise KeyFileError(f"{path} does not exist", "Check the path of the key file.") from None
+        raise KeyFileError(f"{path} does not exist", "check the path of the key file") from None
     except PermissionError:
-        raise KeyFileError(f"{path} may not be read by this user", "Check its owner and permissions.") from None
+        raise KeyFileError(f"{path} may not be read by this user", "check its owner and permissions") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         if isinstance(error, KeyFileError):
             raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise KeyFileError(f"{path} cannot be read: {reason}", "Check the path of the key file.") from None
+        raise KeyFileError(f"{path} cannot be read: {reason}", "check the path of the key file") from None
     if len(data) > MAX_FILE:
-        raise KeyFileError(f"{path} is longer than {MAX_FILE} bytes", "Name the file that holds the private key.")
+        raise KeyFileError(f"{path} is longer than {MAX_FILE} bytes", "name the file that holds the private key")
     return data
 
 
@@ -136,7 +136,7 @@ def with_certificate(path: str, key: PrivateKey) -> PrivateKey | None:
     try:
         return key.certified(PublicKey.from_line(read_file(path).decode("utf-8", "surrogateescape")))
     except WireError as error:
-        raise KeyFileError(f"{path}: {error}", "Make a new certificate for this key, or move the file away.") from None
+        raise KeyFileError(f"{path}: {error}", "make a new certificate for this key, or move the file away") from None
 
 
 def _foreign(data: bytes, where: str) -> KeyFileError:
@@ -144,10 +144,10 @@ def _foreign(data: bytes, where: str) -> KeyFileError:
     if data.startswith(b"PuTTY-User-Key-File-"):
         return KeyFileError(
             f"{where} is a PuTTY key (PPK), which cannot be read yet",
-            "Convert it with: puttygen KEY.ppk -O private-openssh-new -o KEY",
+            "convert it with: puttygen KEY.ppk -O private-openssh-new -o KEY",
         )
     if data.startswith(b"SSH PRIVATE KEY FILE FORMAT 1.1"):
-        return KeyFileError(f"{where} is a key for SSH version 1", "Make a new key with ssh-keygen.")
+        return KeyFileError(f"{where} is a key for SSH version 1", "make a new key with ssh-keygen")
     public = b"PUBLIC KEY-----" in data or b"SSH2 PUBLIC KEY ----" in data
     if not public:
         try:
@@ -156,9 +156,9 @@ def _foreign(data: bytes, where: str) -> KeyFileError:
         except WireError:
             pass
     if public:
-        return KeyFileError(f"{where} is a public key", "Name the private one, often the same without .pub at the end.")
+        return KeyFileError(f"{where} is a public key", "name the private one, often the same without .pub at the end")
     what = "is no private key file" if data.strip() else "is empty"
-    return KeyFileError(f"{where} {what}", "Name a file that ssh-keygen made, the one without .pub at the end.")
+    return KeyFileError(f"{where} {what}", "name a file that ssh-keygen made, the one without .pub at the end")
 
 
 def _openssh(body: bytes, where: str) -> KeyFile:
@@ -175,7 +175,7 @@ def _openssh(body: bytes, where: str) -> KeyFile:
                 return _read_inside(opened, public)
         except WireError as error:
             raise KeyFileError(f"{where} cannot be read: {error}", error.hint or _DAMAGED_HINT) from None
-        raise WrongPassphrase(f"{where} is encrypted with another passphrase", "Try again.")
+        raise WrongPassphrase(f"{where} is encrypted with another passphrase", "try again")
 
     return KeyFile(where, encrypted=cipher != "none", public=public, load=load)
 
@@ -281,7 +281,7 @@ def _pem(data: bytes, where: str) -> KeyFile:
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             if encrypted and isinstance(error, ValueError):
                 raise WrongPassphrase(
-                    f"{where} is encrypted with another passphrase, or damaged", "Try again."
+                    f"{where} is encrypted with another passphrase, or damaged", "try again"
                 ) from None
             raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _DAMAGED_HINT) from None
 
@@ -310,4 +310,4 @@ def _from_cryptography(key: Any) -> PrivateKey:
         nist = curve.replace("secp", "nistp").removesuffix("r1")
         point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         return PrivateKey(f"ecdsa-sha2-{nist}", (nist.encode(), point, key.private_numbers().private_value))
-    raise UnsupportedKey("a kind of key that SSH does not use", "Make a new key with ssh-keygen.")
+    raise UnsupportedKey("a kind of key that SSH does not use", "make a new key with ssh-keygen")

@@ -42,7 +42,7 @@ _EDWARDS_SIZES = {"ssh-ed25519": 32, "sk-ssh-ed25519@openssh.com": 32, "ssh-ed44
 _SIZES = {
     "ssh-ed25519": 256,
     "sk-ssh-ed25519@openssh.com": 256,
-    "ssh-ed448": 456,
+    "ssh-ed448": 448,
     "ecdsa-sha2-nistp256": 256,
     "sk-ecdsa-sha2-nistp256@openssh.com": 256,
     "ecdsa-sha2-nistp384": 384,

@@ -9,7 +9,6 @@ PROTOCOL.u2f (sk-*). A certificate signs as its plain key does.
 
 from __future__ import annotations
 
-from ..agent import SignFlags
 from ..errors import BadReply, UnsupportedKey, WireError
 from ..wire import Reader, Writer
 
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
+#: The flags of a sign request (RFC 9987, section 5.6.1); `agent.SignFlags` has names for them. 0 is SHA-1.
+RSA_SHA2_256: Final = 2
+RSA_SHA2_512: Final = 4
+
 #: The longest RSA modulus, in bits, and OpenSSL's own bound: a longer one would only keep the processor busy.
 MAX_RSA_BITS: Final = 16384
 
@@ -39,27 +42,27 @@ _RSA_HASHES = {"ssh-rsa": "SHA1", "rsa-sha2-256": "SHA256", "rsa-sha2-512": "SHA
 _DSA_INTEGER = 20  # bytes of r and of s; RFC 4253, section 6.6 knows no other size
 
 
-def algorithm(key: PublicKey, flags: SignFlags = SignFlags.NONE) -> str | None:
+def algorithm(key: PublicKey, flags: int = 0) -> str | None:
     """The name that a signature by `key` under `flags` bears; None for a key of unknown type, where any will do.
 
     With both RSA flags set it is rsa-sha2-256, which OpenSSH, PuTTY and gpg-agent agree on and no standard says.
     """
     plain = key.plain_type
-    if plain == "ssh-rsa" and flags & SignFlags.RSA_SHA2_256:
+    if plain == "ssh-rsa" and flags & RSA_SHA2_256:
         return "rsa-sha2-256"
-    if plain == "ssh-rsa" and flags & SignFlags.RSA_SHA2_512:
+    if plain == "ssh-rsa" and flags & RSA_SHA2_512:
         return "rsa-sha2-512"
     return plain if key.known else None
 
 
-def check_algorithm(key: PublicKey, flags: SignFlags, signature: bytes) -> None:
+def check_algorithm(key: PublicKey, flags: int, signature: bytes) -> None:
     """Raise `BadReply` unless `signature` has the form of one by `key` under `flags`. Its truth is not looked at."""
     expected = algorithm(key, flags)
     name = _parse(key, signature)[0]
     if name != expected and expected is not None:
         raise BadReply(
             f"asked for a signature of type {expected}, got one of type {name[:64]!r}",
-            "This agent cannot sign that way: use another agent, or another key.",
+            "this agent cannot sign that way: use another agent, or another key",
         )
 
 
@@ -87,14 +90,14 @@ def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
         raise BadReply(f"the signature does not match the key {key.fingerprint()} and what was to be signed") from None
 
 
-def sign(key: PrivateKey, data: bytes, flags: SignFlags = SignFlags.NONE) -> bytes:
+def sign(key: PrivateKey, data: bytes, flags: int = 0) -> bytes:
     """The signature of `data` by `key`, in the algorithm that `algorithm` names.
 
     All but DSA sign the same data the same way each time: ECDSA by RFC 6979, where the OpenSSL that `cryptography`
     comes with can (3.2 and later). Raises `UnsupportedKey` for sk-* keys, and for one whose numbers do not fit.
     """
     if key.public.hardware:
-        raise UnsupportedKey(f"a {key.type} key signs only in its security key", "Add it to OpenSSH's agent instead.")
+        raise UnsupportedKey(f"a {key.type} key signs only in its security key", "add it to OpenSSH's agent instead")
     name = algorithm(key.public, flags)
     if name is None:
         raise UnsupportedKey(f"a key of type {key.type} cannot sign here")

@@ -11,10 +11,11 @@ from __future__ import annotations
 from binascii import Error as _Base64Error
 from binascii import a2b_base64, b2a_base64
 
-from ..agent import SignFlags
 from ..errors import BadReply, WireError
 from ..wire import Struct
 from .public import PublicKey
+from .signatures import RSA_SHA2_512, check_algorithm
+from .signatures import verify as _verify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class _Signed(Struct):
     digest: bytes
 
 
-def sign_flags(key: PublicKey) -> SignFlags:
+def sign_flags(key: PublicKey) -> int:
     """What to ask of `sign`: an RSA signature with SHA-1 is not valid here, and some agents refuse flags for others."""
-    return SignFlags.RSA_SHA2_512 if key.plain_type == "ssh-rsa" else SignFlags.NONE
+    return RSA_SHA2_512 if key.plain_type == "ssh-rsa" else 0
 
 
 def digest(file: BinaryIO) -> bytes:
@@ -62,7 +63,7 @@ def digest(file: BinaryIO) -> bytes:
 def to_be_signed(message_digest: bytes, namespace: str) -> bytes:
     """What an agent has to sign: the SHA-512 of the message, in its frame. `WireError` for an empty namespace."""
     if not namespace:
-        raise WireError("a signature needs a namespace", "Say what it is for, such as file or git.")
+        raise WireError("a signature needs a namespace", "say what it is for, such as file or git")
     return _MAGIC + _Signed(namespace, b"", _HASH, message_digest).encode()
 
 
@@ -79,9 +80,6 @@ def verify(armored: str, file: BinaryIO, namespace: str) -> PublicKey:
 
     Raises `WireError` where `armored` is no SSHSIG with SHA-512, and `BadReply` where it is one of something else.
     """
-    from .signatures import check_algorithm
-    from .signatures import verify as verify_signature
-
     try:
         data = a2b_base64("".join(armored.partition(_BEGIN)[2].partition(_END)[0].split()), strict_mode=True)
     except (_Base64Error, ValueError):
@@ -93,5 +91,5 @@ def verify(armored: str, file: BinaryIO, namespace: str) -> PublicKey:
         raise BadReply(f"the signature is for the namespace {found.namespace[:64]!r}, not {namespace!r}")
     key = PublicKey(found.key)
     check_algorithm(key, sign_flags(key), found.signature)
-    verify_signature(key, found.signature, to_be_signed(digest(file), namespace))
+    _verify(key, found.signature, to_be_signed(digest(file), namespace))
     return key
