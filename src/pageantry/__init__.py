@@ -1,5 +1,62 @@
-"""Every SSH agent, one Python."""
+"""Every SSH agent, one Python.
+
+    with pageantry.connect() as agent:
+        for identity in agent.identities():
+            print(identity)
+
+Importing this loads nothing else: each name below comes from its module when it is first used.
+"""
 
 from ._version import __version__
 
-__all__ = ["__version__"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .agent import Agent, Identity, SignFlags
+    from .client import Client
+    from .discovery import Found, connect, locate
+    from .endpoints import Endpoint
+    from .errors import Error
+    from .keys.private import PrivateKey
+    from .keys.public import PublicKey
+
+__all__ = [
+    "Agent",
+    "Client",
+    "Endpoint",
+    "Error",
+    "Found",
+    "Identity",
+    "PrivateKey",
+    "PublicKey",
+    "SignFlags",
+    "__version__",
+    "connect",
+    "locate",
+]
+
+_HOMES = {
+    "Agent": "agent",
+    "Client": "client",
+    "Endpoint": "endpoints",
+    "Error": "errors",
+    "Found": "discovery",
+    "Identity": "agent",
+    "PrivateKey": "keys.private",
+    "PublicKey": "keys.public",
+    "SignFlags": "agent",
+    "connect": "discovery",
+    "locate": "discovery",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

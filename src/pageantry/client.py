@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         def settimeout(self, seconds: float | None, /) -> None:
             """How long one of the other two may take."""
 
+        def gettimeout(self) -> float | None:
+            """What was set last."""
+
         def close(self) -> None:
             """Close for good."""
 
@@ -100,7 +103,7 @@ class Client(Agent):
         return self._round_trip(frame(payload), timeout or self._timeout or TIMEOUT)
 
     def _round_trip(self, request: bytes, timeout: float) -> bytes:
-        if not self._lock.acquire(timeout=timeout):
+        if not self._lock.acquire(True, timeout):
             raise DeadlineExceeded(f"agent {self.address} was busy with another request for {timeout:g} s")
         try:
             if self._connection is None:
@@ -257,7 +260,8 @@ def exchange(connection: Connection, request: bytes, timeout: float, address: st
     """
     deadline = monotonic() + timeout
     try:
-        connection.settimeout(timeout)
+        if connection.gettimeout() != timeout:  # setting it is a system call
+            connection.settimeout(timeout)
         connection.sendall(request)
         data: bytes | bytearray = connection.recv(_CHUNK)
         if not data:

@@ -9,8 +9,7 @@
 
 from __future__ import annotations
 
-from struct import Struct as _Packed
-from struct import error as OverrunError
+import struct
 
 from .constraints import read_constraints, write_constraints
 from .errors import WireError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 256 * 1024
 
 
-_UINT32: Final = _Packed(">I").unpack_from
+_UINT32: Final = struct.Struct(">I").unpack_from
 
 
 class Message(Struct):
@@ -123,7 +122,7 @@ def split_identities(contents: bytes) -> list[tuple[bytes, bytes]]:
             middle = start + _UINT32(contents, at)[0]
             at = middle + 4 + _UINT32(contents, middle)[0]
             pairs.append((contents[start:middle], contents[middle + 4 : at]))
-    except OverrunError:
+    except struct.error:
         raise WireError(f"list of keys that breaks off after {len(contents)} bytes") from None
     if at != len(contents):  # a last length that lies past the end shows here, too
         raise WireError(f"list of {count} keys that ends at {at} of {len(contents)} bytes")

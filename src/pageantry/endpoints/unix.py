@@ -1,0 +1,179 @@
+"""Agents on UNIX sockets, and GnuPG's files that point to one.
+
+Before the first byte is sent, the socket's owner, the directories above it and the process behind it are checked:
+another user's agent would be asked for signatures, and would see what they are for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from struct import unpack
+
+from ..errors import Unreachable
+
+assert sys.platform != "win32", "UNIX only: callers ask first"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+#: What fits into sockaddr_un beside its NUL: 107 bytes on Linux, 103 on the BSDs and macOS.
+MAX_PATH: Final = 107 if sys.platform == "linux" else 103
+
+#: libassuan reads no more of a file that points to a socket.
+MAX_REDIRECT: Final = 511
+_REDIRECT = b"%Assuan%\nsocket="
+
+# macOS and FreeBSD; Python's socket module has no names for them
+_SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
+
+
+class Peer:
+    """The process behind a socket: its user `uid`, and its `pid` where the system tells."""
+
+    __slots__ = ("pid", "uid")
+
+    def __init__(self, uid: int, pid: int | None) -> None:
+        self.uid = uid
+        self.pid = pid
+
+
+def connect(path: str, timeout: float) -> socket.socket:
+    """A connection to the agent at `path` within `timeout` seconds; what GnuPG's files point to is followed once.
+
+    Raises `Unreachable`.
+    """
+    path = resolve(path)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        found = peer(connection)
+        if found and found.uid not in _trusted():
+            raise Unreachable(
+                f"the agent at {path} runs as {user(found.uid)}, not as you",
+                "nothing was sent to it; use an agent of your own",
+            )
+    except Unreachable:
+        connection.close()
+        raise
+    except OSError as error:
+        connection.close()
+        raise _unreachable(path, error, timeout) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def resolve(path: str) -> str:
+    """The socket that `path` is, or points to; raises `Unreachable` where there is none, or it is not to be trusted."""
+    if _is_socket(path):
+        return path
+    target = _redirection(path)
+    if target is None:
+        raise Unreachable(f"{path} is not a socket", "an agent's address is the socket that it listens on")
+    if not _is_socket(target):
+        raise Unreachable(f"{path} points to {target}, which is not a socket", "restart gpg-agent, or correct the file")
+    return target
+
+
+def peer(connection: socket.socket) -> Peer | None:
+    """Who listens at the other end, as the kernel says; None where this system does not say."""
+    if hasattr(socket, "SO_PEERCRED"):
+        pid, uid, _ = unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return Peer(uid & 0xFFFFFFFF, pid or None)
+    try:
+        _, uid = unpack("=II", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76)[:8])
+        pid = int.from_bytes(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4), "little")
+    except OSError:
+        return None
+    return Peer(uid, pid or None)
+
+
+def _is_socket(path: str) -> bool:
+    """Whether there is a socket that we may trust, or else a regular file. Raises `Unreachable` for all others."""
+    encoded = os.fsencode(path)
+    if len(encoded) > MAX_PATH:
+        raise Unreachable(
+            f"{path[:40]}… is {len(encoded)} bytes long; a socket's path can have {MAX_PATH}",
+            "give the agent a shorter path, or make a symbolic link to it",
+        )
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreachable(path, error, 0) from None
+    if status.st_uid not in _trusted():
+        raise Unreachable(f"{path} belongs to {user(status.st_uid)}, not to you", "use an agent of your own")
+    if stat.S_ISREG(status.st_mode):
+        return False
+    if not stat.S_ISSOCK(status.st_mode):
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "FIFO" if stat.S_ISFIFO(status.st_mode) else "device"
+        raise Unreachable(f"{path} is a {kind}, not a socket", "an agent's address is the socket that it listens on")
+    _check_parents(path)
+    return True
+
+
+def _check_parents(path: str) -> None:
+    """Nobody else may be able to put another socket in this one's place."""
+    parent = os.path.dirname(os.path.realpath(path))
+    while True:
+        status = os.stat(parent)
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise Unreachable(
+                f"{path} lies below {parent}, where every user may replace it",
+                f"take that right away (chmod o-w {parent}), or let the agent listen elsewhere",
+            )
+        if parent == os.path.dirname(parent):
+            return
+        parent = os.path.dirname(parent)
+
+
+def _redirection(path: str) -> str | None:
+    """Where a file of GnuPG's points: the magic, then `socket=` and a path in which ${VARIABLES} are expanded."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            content = os.read(descriptor, MAX_REDIRECT + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unreachable(path, error, 0) from None
+    if len(content) > MAX_REDIRECT or not content.startswith(_REDIRECT):
+        return None
+    target = content[len(_REDIRECT) :].split(b"\n")[0].rstrip(b"\r")
+    if not target or b"\0" in target:
+        return None
+    return os.path.expandvars(os.fsdecode(target))
+
+
+def _unreachable(path: str, error: OSError, timeout: float) -> Unreachable:
+    if isinstance(error, FileNotFoundError):
+        return Unreachable(f"there is no {path}", "start an agent, or correct the address")
+    if isinstance(error, ConnectionRefusedError):
+        return Unreachable(f"nobody listens at {path} any more", "its agent has ended: start it again")
+    if isinstance(error, (TimeoutError, BlockingIOError)):
+        return Unreachable(f"{path} took no connection within {timeout:g} s", "its agent hangs: restart it")
+    if isinstance(error, PermissionError):
+        return Unreachable(f"you may not connect to {path}", "it is another user's, or in another user's directory")
+    return Unreachable(f"cannot connect to {path}: {error.strerror or error}", "check the address")
+
+
+def _trusted() -> tuple[int, ...]:
+    """The users whose agents are as good as ours: ourselves, and root, who can be us anyway."""
+    return os.geteuid(), 0
+
+
+def user(uid: int) -> str:
+    """The name of a user, or `uid N`."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):
+        return f"uid {uid}"

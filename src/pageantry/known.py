@@ -1,0 +1,148 @@
+"""Where agents listen on UNIX: what the person named, then the places that known agents use, in order of preference."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .endpoints import Endpoint, parse
+from .errors import AddressError
+from .sshconfig import identity_agent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Final
+
+#: How far an agent can be probed, and what `reached` is called then.
+PRESENT, LISTENING, CONNECTS, ANSWERS = range(4)
+LEVELS: Final = ("present", "listening", "connects", "answers")
+
+
+class Candidate:
+    """A place where an agent may be.
+
+    `agent` is whose place it is ("OpenSSH", "gpg-agent"; empty where that cannot be told), `source` who named it
+    ("SSH_AUTH_SOCK"; empty where nobody did), `limit` how far it may be probed unasked: connecting to a socket of
+    systemd's starts a service, and listing a password manager's keys may raise a window.
+    """
+
+    __slots__ = ("agent", "endpoint", "limit", "source")
+
+    def __init__(self, endpoint: Endpoint, agent: str = "", source: str = "", limit: int = ANSWERS) -> None:
+        self.endpoint = endpoint
+        self.agent = agent
+        self.source = source
+        self.limit = limit
+
+
+# Places below $XDG_RUNTIME_DIR. Those of systemd's user units exist before their agent does.
+_RUNTIME: Final = (
+    ("OpenSSH", "ssh-agent", ANSWERS),
+    ("OpenSSH", "ssh-agent.socket", PRESENT),
+    ("OpenSSH", "openssh_agent", PRESENT),
+    ("gcr", "gcr/ssh", PRESENT),
+    ("gnome-keyring", "keyring/ssh", CONNECTS),
+    ("gpg-agent", "gnupg/S.gpg-agent.ssh", PRESENT),
+    ("ssh-tpm-agent", "ssh-tpm-agent.sock", PRESENT),
+    ("yubikey-agent", "yubikey-agent/yubikey-agent.sock", PRESENT),
+)
+
+_HOME: Final = (
+    ("gpg-agent", ".gnupg/S.gpg-agent.ssh", ANSWERS),
+    ("1Password", ".1password/agent.sock", CONNECTS),
+    ("Bitwarden", ".bitwarden-ssh-agent.sock", CONNECTS),
+    ("Bitwarden", ".var/app/com.bitwarden.desktop/data/.bitwarden-ssh-agent.sock", CONNECTS),
+)
+
+_MAC_HOME: Final = (
+    ("1Password", "Library/Group Containers/2BUA8C4S2C.com.1password/t/agent.sock", CONNECTS),
+    ("Secretive", "Library/Containers/com.maxgoedjen.Secretive.SecretAgent/Data/socket.ssh", CONNECTS),
+)
+
+
+def candidates(environ: Mapping[str, str] | None = None) -> list[Candidate]:
+    """The places where agents may be, the likeliest first, each socket once.
+
+    A place that somebody named is among them even where nothing is there: its absence is worth a word.
+    """
+    environ = os.environ if environ is None else environ
+    result, seen = [], set()
+    home = environ.get("HOME") or os.path.expanduser("~")
+    for candidate in (*_named(environ, home), *_usual(environ, home)):
+        try:
+            status = os.stat(candidate.endpoint.where)
+        except (OSError, ValueError):
+            if not candidate.source:
+                continue
+            identity: object = candidate.endpoint
+        else:
+            identity = status.st_dev, status.st_ino  # the same for all names of one socket
+        if identity not in seen:
+            seen.add(identity)
+            result.append(candidate)
+    return result
+
+
+def _named(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
+    """What the SSH configuration and the environment name."""
+    named = []
+    if configured := identity_agent(environ, home):
+        named.append((configured[0], f"IdentityAgent in {configured[1]}", ""))
+    for variable, agent in (
+        ("SSH_AUTH_SOCK", ""),
+        ("SSH_TPM_AUTH_SOCK", "ssh-tpm-agent"),
+        ("BITWARDEN_SSH_AUTH_SOCK", "Bitwarden"),
+    ):
+        if environ.get(variable):
+            named.append((environ[variable], variable, agent))
+    for value, source, agent in named:
+        try:
+            endpoint = parse(value)
+        except AddressError:
+            endpoint = Endpoint("unix", value)  # unreachable, which is said when it is tried
+        yield Candidate(endpoint, agent or _guess(endpoint.where, home), source)
+
+
+def _usual(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
+    """What is there without being named."""
+    if not hasattr(os, "getuid"):  # Windows
+        return
+    yield from _at(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", _RUNTIME)
+    if sys.platform == "darwin":
+        yield from _at(home, _MAC_HOME)
+        yield from _glob("/var/run/com.apple.launchd.*/Listeners", "OpenSSH")
+    yield from _glob(os.path.join(home, ".ssh", "agent", "s.*"), "OpenSSH")
+    for directory in dict.fromkeys(("/tmp", environ.get("TMPDIR") or "/tmp")):  # noqa: S108 - where they are
+        yield from _glob(os.path.join(directory, "ssh-*", "agent.*"), "OpenSSH")
+        yield from _glob(os.path.join(directory, "pageant.*", "pageant.*"), "Pageant")
+    if environ.get("PREFIX"):  # Termux
+        yield from _at(environ["PREFIX"], (("OpenSSH", "var/run/ssh-agent.socket", ANSWERS),))
+    yield from _at(home, _HOME)
+
+
+def _at(base: str, places: tuple[tuple[str, str, int], ...]) -> Iterator[Candidate]:
+    for agent, path, limit in places:
+        yield Candidate(Endpoint("unix", os.path.join(base, path)), agent, limit=limit)
+
+
+def _glob(pattern: str, agent: str) -> Iterator[Candidate]:
+    """Matches that are our own: others' in a shared directory are nobody's business here."""
+    import glob
+
+    for path in sorted(glob.glob(pattern)):
+        try:
+            if hasattr(os, "geteuid") and os.stat(path).st_uid == os.geteuid():
+                yield Candidate(Endpoint("unix", path), agent)
+        except OSError:
+            continue
+
+
+def _guess(path: str, home: str) -> str:
+    """Whose socket a named path is, going by the places above."""
+    for agent, place, _ in (*_RUNTIME, *_HOME, *_MAC_HOME):
+        if path.endswith("/" + place):
+            return agent
+    if ("/ssh-" in path and "/agent." in path) or path.startswith(os.path.join(home, ".ssh", "agent", "")):
+        return "OpenSSH"
+    return ""

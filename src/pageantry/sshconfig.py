@@ -1,0 +1,117 @@
+"""IdentityAgent from the SSH configuration (ssh_config(5)), as far as it holds for no host in particular.
+
+What stands before the first Host or Match, in `Host *` and in `Match all` counts; a value that depends on a host,
+whether by its block or by its tokens, does not. As for ssh, the first value found is the one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Final
+
+_MAX_DEPTH: Final = 16  # of Include, as ssh has it
+_MAX_SIZE: Final = 1024 * 1024
+
+
+def identity_agent(environ: Mapping[str, str], home: str) -> tuple[str, str] | None:
+    """The path of the agent that the user's or the system's configuration names, and the file that does.
+
+    None where neither does, where it says `none` or `SSH_AUTH_SOCK`, or where the variable it names is not set.
+    """
+    system = os.path.join(environ.get("PROGRAMDATA", "C:\\ProgramData"), "ssh") if os.name == "nt" else "/etc/ssh"
+    for path, base in (
+        (os.path.join(home, ".ssh", "config"), os.path.join(home, ".ssh")),
+        (os.path.join(system, "ssh_config"), system),
+    ):
+        for value, file in _values(path, base, home, 0):
+            expanded = _expand(value, environ, home)
+            return (expanded, file) if expanded else None
+    return None
+
+
+def _values(path: str, base: str, home: str, depth: int) -> Iterator[tuple[str, str]]:
+    """The values of IdentityAgent that hold for every host, and their files, in order."""
+    applies = True
+    for keyword, words in _lines(path):
+        if keyword in ("host", "match"):
+            applies = words in (["*"], ["all"])
+        elif keyword == "identityagent" and applies and words:
+            yield words[0], path
+        elif keyword == "include" and applies and depth < _MAX_DEPTH:
+            for pattern in words:
+                yield from _included(os.path.expanduser(pattern), base, home, depth)
+
+
+def _included(pattern: str, base: str, home: str, depth: int) -> Iterator[tuple[str, str]]:
+    import glob
+
+    for path in sorted(glob.glob(os.path.join(base, pattern))):
+        yield from _values(path, base, home, depth + 1)
+
+
+def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Keywords in lower case, and their words. What cannot be read is as good as empty: ssh itself will complain."""
+    import shlex
+
+    try:
+        if not os.path.isfile(path) or os.path.getsize(path) > _MAX_SIZE:
+            return
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError:
+        return
+    for line in text.splitlines():
+        bare = line.strip()
+        if not bare or bare.startswith("#"):
+            continue
+        keyword = bare.replace("=", " ", 1).split(None, 1)[0]
+        lexer = shlex.shlex(bare[len(keyword) :].lstrip(" \t="), posix=True)
+        lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", "#"
+        try:
+            yield keyword.lower(), list(lexer)
+        except ValueError:  # a quote that does not end
+            continue
+
+
+def _expand(value: str, environ: Mapping[str, str], home: str) -> str | None:
+    """`value` with `~`, `${VARIABLE}`s and tokens replaced; None where it names no agent, or only one for a host."""
+    if value in ("none", "SSH_AUTH_SOCK"):
+        return None
+    if value.startswith("$") and not value.startswith("${"):
+        return environ.get(value[1:])
+    if value == "~" or value.startswith("~/"):
+        value = home + value[1:]
+    parts = value.split("${")
+    value = parts[0]
+    for part in parts[1:]:
+        name, brace, rest = part.partition("}")
+        if not brace or name not in environ:
+            return None
+        value += environ[name] + rest
+    return _replace_tokens(value, home)
+
+
+def _replace_tokens(value: str, home: str) -> str | None:
+    """`value` with those tokens replaced that do not depend on the host to be reached; None where there are others."""
+    import getpass
+    import socket
+
+    host = socket.gethostname()
+    tokens = {"%": "%", "d": home, "u": getpass.getuser(), "l": host, "L": host.partition(".")[0]}
+    if sys.platform != "win32":
+        tokens["i"] = str(os.getuid())
+    result = ""
+    while value:
+        before, percent, value = value.partition("%")
+        result += before
+        if percent:
+            if value[:1] not in tokens:
+                return None
+            result += tokens[value[:1]]
+            value = value[1:]
+    return result
