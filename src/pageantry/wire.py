@@ -166,6 +166,7 @@ CODECS: dict[str, tuple[Callable[[Reader], Any], Callable[[Writer, Any], object]
 class Struct:
     """A frozen value whose annotations, in order, are its layout on the wire.
 
+    They are read as text, so a module that defines one has `from __future__ import annotations`.
     Compares, hashes and prints by its fields (`Secret` ones are not printed). Assigning to a field raises
     AttributeError. Leaving one without a default out, or naming one that is not there, raises TypeError.
     """

@@ -1,7 +1,7 @@
 """SSHSIG: signatures of files, as `ssh-keygen -Y` makes and verifies them (OpenSSH's PROTOCOL.sshsig).
 
     data = to_be_signed(digest(file), "file")
-    print(armor(key, "file", agent.sign(key, data, sign_flags(key))))
+    print(armor(key, "file", agent.sign(key, data, SignFlags(sign_flags(key)))))
 
 The hash is SHA-512 always. The namespace says what a signature is for, such as "file", "git" or "mail@example.org".
 """
