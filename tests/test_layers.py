@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
-    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "endpoints", "client", "aio",
-    "prompts", "mux", "guard", "forwarding", "keyring", "server", "discovery", "vault", "cli", "__init__", "__main__",
+    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "client", "aio", "prompts",
+    "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig", "known", "discovery",
+    "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re rich subprocess tempfile typing"
 
@@ -60,7 +61,9 @@ def test_a_client_starts_without_heavy_modules(module: str) -> None:
     assert loads(module, HEAVY) == []
 
 
-@pytest.mark.parametrize("module", ["wire", "constraints", "messages", "keys.public", "keys.private", "agent"])
+@pytest.mark.parametrize(
+    "module", ["wire", "constraints", "messages", "keys.public", "keys.private", "agent", "vault.derive"]
+)
 def test_the_core_does_no_io(module: str) -> None:
     assert loads(f"pageantry.{module}", f"{HEAVY} socket select selectors ssl") == []
 
