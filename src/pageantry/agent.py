@@ -63,6 +63,9 @@ class Agent(ABC):
     `Unsupported` where it cannot do such a thing at all.
     """
 
+    #: what to call it by, such as "unix:/run/user/1000/ssh-agent"
+    address: str
+
     @abstractmethod
     def identities(self) -> list[Identity]:
         """The keys that the agent shows us, in its order (RFC 9987, section 5.5)."""

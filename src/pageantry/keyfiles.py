@@ -38,6 +38,8 @@ class KeyFiles(Agent):
         self._files: dict[PublicKey, KeyFile] = {}
         self._open: dict[PublicKey, PrivateKey] = {}
         self._comments: dict[PublicKey, str] = {}
+        paths = list(paths)
+        self.address = "keys:" + os.pathsep.join(paths)
         for path in paths:
             file = read(path)
             public = file.public or self._decrypt(file).public

@@ -1,0 +1,96 @@
+"""The command: one module each, loaded when it is called. Only here are words, tables and exit codes."""
+
+from __future__ import annotations
+
+import click
+
+from .._version import __version__
+from ..errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+#: Where each command lives: its module below this one, and its name there.
+_COMMANDS: Final = {
+    "agents": "agents",
+    "keys": "keys",
+    "sign": "sign",
+    "add": "add",
+    "remove": "add",
+    "lock": "lock",
+    "unlock": "lock",
+    "vault": "vault",
+    "export": "export",
+}
+
+
+class Failure(click.ClickException):
+    """What went wrong, in one line; what to do about it, in another. Exit status 1."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+    def show(self, file: Any = None) -> None:
+        """Print both lines to standard error."""
+        from .common import say
+
+        say(f"pageantry: {self.message}")
+        if self.hint:
+            say(f"  {self.hint}")
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are needed, and errors that are told to a person."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        from importlib import import_module
+
+        command = getattr(import_module(f"{__name__}.{_COMMANDS[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except Error as error:
+            raise Failure(str(error), error.hint) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise Failure(f"{where}{error.strerror or error}") from None
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="pageantry %(version)s")
+@click.option("--json", "as_json", is_flag=True, help="Without a command: the list of agents as JSON.")
+@click.pass_context
+def main(ctx: click.Context, as_json: bool) -> None:
+    """Find the SSH agents of this machine, use the keys they hold, and derive passphrases from them.
+
+    Without a command: show every agent, how it is reached, and what it holds.
+
+    \b
+    Examples:
+      pageantry                            what is here
+      pageantry vault example.org          a passphrase from the key in your agent
+      pageantry vault -p example.org       a passphrase from a master phrase
+      pageantry sign me@home report.pdf    sign a file
+    """
+    if ctx.invoked_subcommand is None:
+        from .agents import agents
+
+        ctx.invoke(agents, as_json=as_json)
+    elif as_json:
+        raise click.UsageError("--json goes behind the command")

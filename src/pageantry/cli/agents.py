@@ -1,0 +1,56 @@
+"""`pageantry agents`: every agent of this machine."""
+
+from __future__ import annotations
+
+import click
+
+from .common import agent_option, json_option, print_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..discovery import Found
+
+
+@click.command
+@agent_option
+@click.option(
+    "--probe",
+    type=click.IntRange(0, 3),
+    help="How far to go: 0 is it there, 1 does it listen, 2 does it take connections, 3 does it list its keys. "
+    "Default: as far as no service is started and no password manager asks to be unlocked.",
+)
+@json_option
+def agents(address: str | None = None, probe: int | None = None, as_json: bool = False) -> None:
+    """Show every agent, how it is reached, and what it holds.
+
+    \b
+    Examples:
+      pageantry agents
+      pageantry agents --probe 3           wake those up, too, that start on demand
+      pageantry agents --json
+    """
+    from ..discovery import locate
+
+    found = locate(address, probe=probe)
+    if as_json:
+        print_json([_as_json(one) for one in found])
+        return
+    from .tables import print_agents
+
+    print_agents(found)
+
+
+def _as_json(found: Found) -> dict[str, object]:
+    return {
+        "address": found.address,
+        "kind": found.endpoint.kind,
+        "agent": found.agent or None,
+        "source": found.source or None,
+        "reached": found.reached,
+        "keys": None if found.identities is None else len(found.identities),
+        "owner": found.owner or None,
+        "pid": found.pid,
+        "also": found.also,
+        "error": found.error or None,
+        "hint": found.hint or None,
+    }

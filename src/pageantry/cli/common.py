@@ -1,0 +1,128 @@
+"""What several commands share: words for people, JSON for machines, keys by any of their names, secrets from a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ..errors import Error, NoSuchKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Final, TypeVar
+
+    from ..agent import Agent, Identity
+    from ..keys.public import PublicKey
+
+    _F = TypeVar("_F", bound=Callable[..., Any])
+
+#: The longest line that is taken for a passphrase, in bytes.
+MAX_SECRET: Final = 1024 * 1024
+
+
+def agent_option(command: _F) -> _F:
+    """The option that names the agent."""
+    return click.option(
+        "--agent",
+        "address",
+        metavar="ADDRESS",
+        help="The agent to use: unix:PATH, keys:PATH (key files), or a socket's path. "
+        "Default: IdentityAgent in the SSH configuration, then SSH_AUTH_SOCK, then what is found.",
+    )(command)
+
+
+def json_option(command: _F) -> _F:
+    """The option for machines."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def printable(text: str) -> str:
+    """`text` without what could move a cursor or hide something: comments and paths come from anybody."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def say(text: str) -> None:
+    """A line for the person, on standard error."""
+    click.echo(printable(text), err=True)
+
+
+def print_json(value: object) -> None:
+    """`value` on standard output."""
+    import json
+
+    click.echo(json.dumps(value, indent=2))
+
+
+def open_agent(address: str | None) -> Agent:
+    """The agent that `--agent` names, or the first that answers."""
+    from ..discovery import connect
+
+    return connect(address, say=say)
+
+
+def agents(address: str | None, *, wake: bool = True) -> Iterator[Agent]:
+    """The agent at `address` alone, or all that answer (see `discovery.usable`)."""
+    from ..discovery import usable
+
+    if address:
+        yield open_agent(address)
+    else:
+        yield from usable(say=say, wake=wake)
+
+
+def read_secret(prompt: str) -> str:
+    """A line from standard input where that is a pipe, else from the person at the terminal, unseen."""
+    if sys.stdin is None or sys.stdin.isatty():
+        from ..prompts import secret
+
+        return secret(prompt)
+    line = sys.stdin.buffer.readline(MAX_SECRET + 1)
+    if len(line) > MAX_SECRET:
+        raise Error(f"the line on standard input is longer than {MAX_SECRET} bytes", "a passphrase is one line")
+    if not line:
+        raise Error(f"{prompt.rstrip(': ')}: standard input is empty", "give it in a pipe, or run this at a terminal")
+    try:
+        return line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Error("the line on standard input is not UTF-8", "convert it to UTF-8 first") from None
+
+
+def named_key(name: str) -> PublicKey | None:
+    """The key that `name` gives in full: a .pub file, a public key line, or its base64. None for other names."""
+    from ..keys.files import read_file
+    from ..keys.public import PublicKey
+
+    if name.endswith(".pub") or (os.sep in name and os.path.isfile(name)):
+        line = read_file(name).decode("utf-8", "replace")
+    elif name.startswith("AAAA") or " AAAA" in name:
+        line = name
+    else:
+        return None
+    return PublicKey.from_line(line)
+
+
+def matching(identities: Sequence[Identity], name: str) -> list[Identity]:
+    """Those of `identities` that `name` means: a number from 1, a fingerprint, a comment, a .pub file or base64."""
+    if name.isascii() and name.isdecimal():
+        number = int(name[:9])
+        return list(identities[number - 1 : number]) if number else []
+    if key := named_key(name):
+        return [identity for identity in identities if identity.key == key]
+    if name.startswith("MD5:"):
+        return [identity for identity in identities if identity.key.fingerprint("md5") == name]
+    if name.startswith("SHA256:"):
+        return [identity for identity in identities if identity.fingerprint == name]
+    return [identity for identity in identities if identity.comment == name]
+
+
+def pick(identities: Sequence[Identity], name: str) -> Identity:
+    """The one of `identities` that `name` means; `NoSuchKey` when none is meant, or more than one."""
+    found = matching(identities, name)
+    if not found:
+        raise NoSuchKey(f"no key here is called {name[:80]!r}", "see pageantry keys for what there is")
+    if len({identity.key for identity in found}) > 1:
+        raise NoSuchKey(f"{len(found)} keys are called {name[:80]!r}", "use the fingerprint or the number instead")
+    return found[0]
