@@ -129,16 +129,9 @@ class OtherConstraint(Struct):
     details: bytes
 
 
-if TYPE_CHECKING:
-    Constraint: TypeAlias = (
-        Lifetime
-        | Confirm
-        | MaxSign
-        | RestrictDestination
-        | SecurityKeyProvider
-        | AssociatedCertificates
-        | OtherConstraint
-    )
+Constraint: TypeAlias = (
+    Lifetime | Confirm | MaxSign | RestrictDestination | SecurityKeyProvider | AssociatedCertificates | OtherConstraint
+)
 
 _BY_CODE = {kind.code: kind for kind in (Lifetime, Confirm, MaxSign)}
 _BY_NAME = {kind.name: kind for kind in (RestrictDestination, SecurityKeyProvider, AssociatedCertificates)}
