@@ -1,0 +1,182 @@
+"""Our own settings on disk: one JSON file in one private folder.
+
+A save is a new file that takes the old one's place once it is safely on disk, so that a reader sees the one or the
+other, and a full disk or a crash loses nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager, suppress
+
+from ..errors import SettingsError
+from .lock import FileLock
+from .settings import checked, decoded, encoded, with_compat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from .settings import Config
+
+#: The most bytes of a settings file that are read. Thousands of services with notes fit in one MiB.
+MAX_FILE: Final = 16 << 20
+
+
+def home() -> str:
+    """The folder for our settings: `PAGEANTRY_HOME`, or where this platform keeps such things."""
+    if chosen := os.environ.get("PAGEANTRY_HOME"):
+        return os.path.abspath(os.path.expanduser(chosen))
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or os.path.expanduser("~\\AppData\\Roaming")
+    elif sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Application Support")
+    else:
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        if not os.path.isabs(base):  # the XDG specification has a relative one ignored
+            base = os.path.expanduser("~/.config")
+    return os.path.join(base, "pageantry")
+
+
+def read_bounded(path: str) -> bytes:
+    """What the file at `path` holds. Raises OSError, and `SettingsError` when it is beyond `MAX_FILE`."""
+    with open(path, "rb") as file:
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise SettingsError(f"{path} is larger than {MAX_FILE >> 20} MiB", "make sure that it is a settings file")
+    return data
+
+
+class Store:
+    """The settings in one folder (by default `home()`).
+
+    `load()` reads them; `with store.editing() as config:` reads them, hands them out to be changed and saves them,
+    all under one lock. Nothing is saved when the block raises, when nothing changed, or when what is on disk cannot
+    be understood. Every method raises `SettingsError`.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder or home()
+        self.path = os.path.join(self.folder, "vault.json")
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was saved yet."""
+        return os.path.lexists(self.path)
+
+    def load(self) -> Config:
+        """The settings; empty ones when none were saved."""
+        if not self.exists:
+            return {"services": {}}
+        with FileLock(self._lock_path, shared=True):
+            return self._read()[0]
+
+    @contextmanager
+    def editing(self) -> Iterator[Config]:
+        """The settings, to be changed in place within the `with` and saved at its end."""
+        try:
+            _make_private(self.folder)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot make the folder {self.folder}: {error.strerror}", "set PAGEANTRY_HOME to a folder of your own"
+            ) from None
+        with FileLock(self._lock_path, shared=False):
+            config, old = self._read()
+            yield config
+            new = encoded(with_compat(config))
+            if new != old:
+                self._replace(self.path, new)
+
+    def keep(self, name: str, data: bytes) -> str:
+        """Save `data` as the file `name` beside the settings, as safely as they; within `editing`. Returns its path."""
+        path = os.path.join(self.folder, name)
+        self._replace(path, data)
+        return path
+
+    def read(self, name: str) -> bytes | None:
+        """What the file `name` beside the settings holds; None where there is none."""
+        path = os.path.join(self.folder, name)
+        try:
+            return read_bounded(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SettingsError(f"cannot read {path}: {error.strerror}", "make sure that you may read it") from None
+
+    @property
+    def _lock_path(self) -> str:
+        return os.path.join(self.folder, "vault.lock")
+
+    def _read(self) -> tuple[Config, bytes]:
+        try:
+            _check_owner(self.folder)
+            _check_owner(self.path)
+            data = read_bounded(self.path)
+        except FileNotFoundError:
+            return {"services": {}}, b""
+        except OSError as error:
+            raise SettingsError(
+                f"cannot read {self.path}: {error.strerror}", "make sure that it is a file which you may read"
+            ) from None
+        return checked(decoded(data, self.path), self.path)[0], data
+
+    def _replace(self, path: str, data: bytes) -> None:
+        target = os.path.realpath(path)  # a symbolic link, such as dotfile managers make, stays one
+        new = target + ".new"
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(new)  # left over by a crash: under the lock nobody is writing it
+            with open(new, "xb", opener=_open_private) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, target)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(new)
+            raise SettingsError(
+                f"cannot save {path}: {error.strerror}", "nothing was changed; make room there or check who may write"
+            ) from None
+        _sync_folder(os.path.dirname(target))
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _make_private(folder: str) -> None:
+    """Make `folder` and those above it that are missing, for their owner alone."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_private(os.path.dirname(folder))
+        os.mkdir(folder, 0o700)
+    _sync_folder(os.path.dirname(folder))
+
+
+def _check_owner(path: str) -> None:
+    """Refuse what others can change, as they could make every passphrase short, or learn the phrase."""
+    if sys.platform != "win32":  # there, a profile's access list sees to that
+        status = os.stat(path)
+        if status.st_uid not in (os.geteuid(), 0):
+            raise SettingsError(
+                f"{path} belongs to another user (number {status.st_uid})",
+                "work as that user, or set PAGEANTRY_HOME to a folder of your own",
+            )
+        if status.st_mode & 0o022:
+            raise SettingsError(f"others can write to {path}, so it cannot be trusted", f"run: chmod go-w {path}")
+
+
+def _sync_folder(folder: str) -> None:
+    """Have a new name in `folder` survive a power cut, where the file system can promise that."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
