@@ -94,7 +94,7 @@ def parse(address: str) -> Endpoint:
             raise AddressError(
                 f"{address!r} is no address of an agent", "use unix:PATH, keys:PATH or a path with a slash"
             )
-    if not where or "\0" in where:
-        raise AddressError(f"{address!r} has no path in it", "use unix:PATH, keys:PATH or a path")
     paths = where.split(os.pathsep) if kind == "keys" else [where]
+    if not all(paths) or "\0" in where:
+        raise AddressError(f"{address!r} has no path in it", "use unix:PATH, keys:PATH or a path")
     return Endpoint(kind, os.pathsep.join(os.path.abspath(os.path.expanduser(path)) for path in paths))

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pageantry.errors import Unreachable
+
+if sys.platform == "win32":
+    pytest.skip("UNIX sockets", allow_module_level=True)
+
+from pageantry.endpoints import unix
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Short enough for a socket's path."""
+    made = Path(tempfile.mkdtemp(prefix="pgt", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def listener(directory: Path) -> Iterator[Path]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory / "agent"))
+        server.listen()
+        yield directory / "agent"
+
+
+def refused(path: Path | str) -> Unreachable:
+    with pytest.raises(Unreachable) as caught:
+        unix.connect(str(path), 0.3)
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_socket_is_connected_to_and_its_owner_known(listener: Path) -> None:
+    with unix.connect(str(listener), 1) as connection:
+        peer = unix.peer(connection)
+        assert peer is not None
+        assert (peer.uid, peer.pid) == (os.geteuid(), os.getpid())
+
+
+def test_a_symbolic_link_leads_to_the_socket(listener: Path) -> None:
+    link = listener.parent / "link"
+    link.symlink_to(listener)
+    unix.connect(str(link), 1).close()
+
+
+def test_nothing_there(directory: Path) -> None:
+    assert "there is no" in str(refused(directory / "missing"))
+
+
+def test_a_dead_socket(listener: Path, directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory / "dead"))
+    assert "nobody listens" in str(refused(directory / "dead"))
+
+
+def test_a_directory(directory: Path) -> None:
+    assert "is a directory" in str(refused(directory))
+
+
+def test_a_device() -> None:
+    assert "device" in str(refused("/dev/null"))
+
+
+def test_a_fifo_hangs_nobody(directory: Path) -> None:
+    os.mkfifo(directory / "fifo")
+    start = time.monotonic()
+    assert "FIFO" in str(refused(directory / "fifo"))
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"%Assuan%\n", b"%Assuan%\nsocket=", b"%Assuan%\nsocket=/a\0b\n"])
+def test_a_regular_file(directory: Path, content: bytes) -> None:
+    (directory / "file").write_bytes(content)
+    assert "not a socket" in str(refused(directory / "file"))
+
+
+def test_a_path_too_long_for_a_socket() -> None:
+    assert "200 bytes long" in str(refused("/" + "x" * 199))
+
+
+def test_a_queue_that_is_full_ends_at_the_deadline(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory / "busy"))
+        server.listen(0)
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect_ex(str(directory / "busy"))
+            assert "took no connection within 0.3 s" in str(refused(directory / "busy"))
+
+
+def test_a_file_of_gnupgs_is_followed(listener: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(directory))
+    for number, target in enumerate((str(listener), "${PLACE}/agent")):
+        redirect = directory / f"redirect{number}"
+        redirect.write_text(f"%Assuan%\nsocket={target}\n")
+        unix.connect(str(redirect), 1).close()
+
+
+def test_a_file_of_gnupgs_is_followed_once(listener: Path, directory: Path) -> None:
+    (directory / "one").write_text(f"%Assuan%\nsocket={listener}\n")
+    (directory / "two").write_text(f"%Assuan%\nsocket={directory}/one\n")
+    assert "points to" in str(refused(directory / "two"))
+
+
+def test_a_file_of_gnupgs_may_not_be_longer_than_gnupg_reads(listener: Path, directory: Path) -> None:
+    (directory / "long").write_bytes(f"%Assuan%\nsocket={listener}\n".encode().ljust(512, b"\n"))
+    assert "not a socket" in str(refused(directory / "long"))
+
+
+def test_a_directory_that_everybody_may_change_is_not_trusted(listener: Path, directory: Path) -> None:
+    directory.chmod(0o777)
+    assert "chmod o-w" in refused(listener).hint
+    directory.chmod(0o1777)  # as /tmp is
+    unix.connect(str(listener), 1).close()
+
+
+@needs_root
+def test_a_socket_of_another_users_is_left_alone(listener: Path) -> None:
+    os.chown(listener, NOBODY, NOBODY)
+    assert "belongs to nobody" in str(refused(listener))
+
+
+@needs_root
+def test_a_process_of_another_user_behind_our_own_socket_is_sent_nothing(directory: Path) -> None:
+    directory.chmod(0o755)
+    path = directory / "squatted"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        path.chmod(0o666)
+        os.seteuid(NOBODY)
+        try:
+            server.listen()  # whoever does this is the peer
+        finally:
+            os.seteuid(0)
+        assert "runs as nobody" in str(refused(path))
+        server.settimeout(1)
+        with server.accept()[0] as connection:
+            assert connection.recv(1) == b""
+
+
+@needs_root
+def test_a_socket_that_may_not_be_reached_is_said(directory: Path) -> None:
+    hidden = directory / "hidden"
+    hidden.mkdir(0o700)
+    os.seteuid(NOBODY)
+    try:
+        assert "may not" in str(refused(hidden / "agent"))
+    finally:
+        os.seteuid(0)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pageantry.sshconfig import identity_agent
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path
+
+
+def agent(home: Path, text: str, **environ: str) -> str | None:
+    (home / ".ssh" / "config").write_text(text)
+    found = identity_agent(environ, str(home))
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("IdentityAgent /a", "/a"),
+        ("identityagent=/a", "/a"),
+        ("  IDENTITYAGENT = /a  # and why", "/a"),
+        ('IdentityAgent "/a b"', "/a b"),
+        ("IdentityAgent /a\nIdentityAgent /b", "/a"),
+        ("Host *\n  IdentityAgent /a", "/a"),
+        ("Match all\n  IdentityAgent /a", "/a"),
+        ("Host x\n  IdentityAgent /x\nHost *\n  IdentityAgent /a", "/a"),
+        ("Host x *\n  IdentityAgent /a", None),
+        ("Match host x\n  IdentityAgent /a", None),
+        ("IdentityAgent none\nIdentityAgent /a", None),
+        ("IdentityAgent SSH_AUTH_SOCK", None),
+        ("IdentityAgent $PLACE", "/place"),
+        ("IdentityAgent $ELSEWHERE", None),
+        ("IdentityAgent ${PLACE}/agent", "/place/agent"),
+        ("IdentityAgent ${ELSEWHERE}/agent", None),
+        ("IdentityAgent /of/%h", None),
+        ("IdentityAgent /100%%", "/100%"),
+        ("#IdentityAgent /a\n\nIdentityAgent", None),
+        ('IdentityAgent "/not closed\nIdentityAgent /a', "/a"),
+        ("IdentityAgent //./pipe/x", "//./pipe/x"),
+        ("IdentityAgent \\\\.\\pipe\\x", "\\\\.\\pipe\\x"),
+    ],
+)
+def test_what_holds_for_every_host_is_found(home: Path, text: str, expected: str | None) -> None:
+    assert agent(home, text, PLACE="/place") == expected
+
+
+def test_tokens_and_tilde_stand_for_the_user(home: Path) -> None:
+    assert agent(home, "IdentityAgent ~/agent") == f"{home}/agent"
+    assert agent(home, "IdentityAgent %d/agent") == f"{home}/agent"
+    if hasattr(os, "getuid"):
+        assert agent(home, "IdentityAgent /run/user/%i/agent") == f"/run/user/{os.getuid()}/agent"
+
+
+def test_included_files_count_where_they_are_included(home: Path) -> None:
+    (home / ".ssh" / "more.conf").write_text("IdentityAgent /more")
+    assert agent(home, "Include *.conf\nIdentityAgent /a") == "/more"
+    assert agent(home, "Host x\nInclude *.conf\nHost *\nIdentityAgent /a") == "/a"
+    assert agent(home, f"Include {home}/.ssh/more.conf") == "/more"
+
+
+def test_a_file_that_includes_itself_ends(home: Path) -> None:
+    assert agent(home, "Include config\nIdentityAgent /a") == "/a"
+
+
+def test_no_configuration_names_no_agent(tmp_path: Path) -> None:
+    assert identity_agent({}, str(tmp_path)) is None
+
+
+@given(st.text())
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as home:
+        os.mkdir(os.path.join(home, ".ssh"))
+        with open(os.path.join(home, ".ssh", "config"), "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        identity_agent({}, home)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "text",
+    [
+        "IdentityAgent /a b",
+        "IdentityAgent=/a",
+        'IdentityAgent "/a b"',
+        "Host x\n  IdentityAgent /x\nHost *\n  IdentityAgent /a",
+        "Match all\n  IdentityAgent /a",
+        "IdentityAgent /run/user/%i/agent",
+    ],
+)
+def test_ssh_itself_reads_the_same(home: Path, text: str) -> None:
+    ssh = shutil.which("ssh")
+    if not ssh:
+        pytest.skip("ssh is not installed")
+    ours = agent(home, text)
+    done = subprocess.run(
+        [ssh, "-G", "-F", str(home / ".ssh" / "config"), "nowhere"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    theirs = [line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith("identityagent ")]
+    if done.returncode:  # ssh refuses the whole file, which we read as far as it goes
+        assert "extra arguments" in done.stderr
+        return
+    assert ours == theirs[0].replace("%i", str(os.getuid()))  # which some versions print before they expand it
