@@ -279,6 +279,22 @@ def test_a_key_that_ssh_does_not_use_is_refused(key: Any) -> None:
         KeyFile.parse(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "file")
 
 
+@pytest.mark.interop
+def test_putty_s_ecdsa_export_with_a_byte_too_many_is_refused_with_the_way_out(keygen: Any, tmp_path: Path) -> None:
+    key = ec.derive_private_key(0x9EDC << 240, ec.SECP256R1())
+    der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    at = der.index(b"\x04\x20")
+    odd = der[:1] + bytes((der[1] + 1,)) + der[2:at] + b"\x04\x21\0" + der[at + 2 :]
+    path = tmp_path / "key"
+    path.write_bytes(armor(odd, "EC PRIVATE KEY"))
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError) as caught:
+        read(str(path))
+    assert "ssh-keygen -p -f FILE" in caught.value.hint
+    keygen.run("-p", "-P", "", "-N", "", "-f", str(path))
+    assert read(str(path)).decrypt()[0].fields[2] == 0x9EDC << 240
+
+
 # real files
 
 
@@ -346,8 +362,15 @@ def test_ssh_keygen_reads_the_layout_that_these_tests_write(private: PrivateKey,
 
 @pytest.mark.interop
 @pytest.mark.skipif(not shutil.which("puttygen"), reason="puttygen (putty-tools) is not installed")
-@pytest.mark.parametrize("kind", ["ed448", "ed25519", "ecdsa"])
-@pytest.mark.parametrize("form", ["private-openssh-new", "private-openssh"])
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("ed448", "private-openssh-new"),
+        ("ed25519", "private-openssh-new"),
+        ("ecdsa", "private-openssh-new"),
+        ("dsa", "private-openssh"),
+    ],
+)
 def test_puttygen_s_exports_are_read(kind: str, form: str, tmp_path: Path) -> None:
     def puttygen(*arguments: str) -> str:
         done = subprocess.run(["puttygen", *arguments], check=True, capture_output=True, text=True, timeout=60)

@@ -47,6 +47,7 @@ _CIPHERS = {
     "aes256-gcm@openssh.com": (32, 12, 16, 16),
     "chacha20-poly1305@openssh.com": (64, 0, 8, 16),
 }
+_PEM_HINT = "if ssh-keygen can read it, ssh-keygen -p -f FILE saves it in OpenSSH's format"  # PuTTY's ECDSA, for one
 _DAMAGED_HINT = "the file is damaged or cut off; use a copy of it"
 
 
@@ -280,10 +281,9 @@ def _pem(data: bytes, where: str) -> KeyFile:
             raise KeyFileError(f"{where} holds {error}", error.hint) from None
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             if encrypted and isinstance(error, ValueError):
-                raise WrongPassphrase(
-                    f"{where} is encrypted with another passphrase, or damaged", "try again"
-                ) from None
-            raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _DAMAGED_HINT) from None
+                what = f"{where} is encrypted with another passphrase, or damaged"
+                raise WrongPassphrase(what, f"try again; {_PEM_HINT}") from None
+            raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _PEM_HINT) from None
 
     return KeyFile(where, encrypted=encrypted, public=None if encrypted else load(None)[0].public, load=load)
 
