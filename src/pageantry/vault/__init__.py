@@ -1,7 +1,9 @@
 """Passphrases that need not be stored, derived as vault(1) derives them.
 
-`derive` is the whole scheme; the rest keeps settings (`Store`), brings them over from elsewhere (`load_foreign`)
-and turns an SSH key into a phrase (`phrase_from`).
+    derive("correct horse battery staple", "example.org", length=30)
+
+`derive` is the whole scheme and needs nothing else. Beside it: `phrase.phrase_from` makes a phrase of an SSH key in an
+agent, `store.Store` keeps settings, `settings` says what holds for a service, `foreign.load` reads vault(1)'s stores.
 """
 
 from .derive import derive

@@ -1,0 +1,73 @@
+"""A phrase out of an SSH key: the signature of vault(1)'s UUID, which only the key's owner can make, and can again.
+
+That only works with signatures that are the same each time. Ed25519 and Ed448 promise that, RSA's flagless SHA-1
+signatures have no choice. DSA and ECDSA take a random number unless an agent derives that too, so they are signed
+twice and compared. Hardware keys (sk-*) count up inside their signatures.
+"""
+
+from __future__ import annotations
+
+from ..agent import Identity
+from ..errors import UnsupportedKey, VaultError
+from ..wire import Reader
+from .derive import UUID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from ..agent import Agent
+    from ..keys.public import PublicKey
+
+_ALWAYS: Final = ("ssh-ed25519", "ssh-rsa", "ssh-ed448")
+_DEPENDS: Final = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-dss")
+
+#: What `query` names where Pageant answers, whose DSA and ECDSA signatures are the same each time.
+_PAGEANT: Final = "list-extended@putty.projects.tartarus.org"
+
+
+def suitable(key: PublicKey, *, deterministic: bool = False) -> bool:
+    """Whether `key` can make a phrase; `deterministic` says that its agent signs alike each time with any key."""
+    return key.plain_type in _ALWAYS or (deterministic and key.plain_type in _DEPENDS)
+
+
+def suitable_identities(agent: Agent) -> list[Identity]:
+    """The keys of `agent` that can make a phrase, each once, certificates as their plain keys.
+
+    DSA and ECDSA keys are among them where the agent says that it is Pageant. Raises `AgentError`.
+    """
+    identities = agent.identities()
+    deterministic = any(identity.key.plain_type in _DEPENDS for identity in identities) and _PAGEANT in agent.query()
+    plain: dict[PublicKey, Identity] = {}
+    for identity in identities:
+        if suitable(identity.key, deterministic=deterministic):
+            key = identity.key.plain
+            plain.setdefault(key, Identity(key, identity.comment))
+    return list(plain.values())
+
+
+def phrase_from(agent: Agent, key: PublicKey) -> str:
+    """The phrase that `key` in `agent` stands for, as vault(1) has it: base64 of a signature.
+
+    A certificate stands for its plain key. Raises `UnsupportedKey` for a key that can never make one, `VaultError`
+    where the agent signs differently each time, `AgentError` where it does not sign.
+    """
+    from binascii import b2a_base64
+
+    plain = key.plain
+    if not suitable(plain, deterministic=True):
+        raise UnsupportedKey(
+            f"a key of type {plain.type} makes another signature each time, or is not known here",
+            "use an Ed25519 or RSA key",
+        )
+    signature = agent.sign(plain, UUID.encode(), verify=True)
+    if plain.type in _DEPENDS and agent.sign(plain, UUID.encode(), verify=True) != signature:
+        raise VaultError(
+            f"the agent signs differently each time with {plain.fingerprint()}, so no passphrase would come again",
+            "use an Ed25519 or RSA key",
+        )
+    reader = Reader(signature)
+    reader.string()  # the algorithm's name
+    inner = reader.string()
+    reader.end()
+    return b2a_base64(inner, newline=False).decode("ascii")
