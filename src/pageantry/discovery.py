@@ -115,18 +115,14 @@ def connect(
     raise Unreachable("no SSH agent answers here", _NONE_HINT)
 
 
-def usable(
-    timeout: float | None = None, say: Callable[[str], object] = lambda _: None, *, wake: bool = True
-) -> Iterator[Agent]:
+def usable(timeout: float | None = None, say: Callable[[str], object] = lambda _: None) -> Iterator[Agent]:
     """The agents that answer, in the order of `connect`, each connected; whoever takes one closes it.
 
-    Those which should not be woken without need come last, or with `wake` false not at all.
+    Those which should not be woken without need come last.
     """
     places = candidates()
     dead: list[str] = []
     for place in sorted(places, key=lambda place: not place.source and place.limit < ANSWERS):
-        if not (wake or place.source or place.limit == ANSWERS):
-            continue
         try:
             if not place.source:
                 _probe(found := Found(place), ANSWERS)

@@ -63,14 +63,14 @@ def open_agent(address: str | None) -> Agent:
     return connect(address, say=say)
 
 
-def agents(address: str | None, *, wake: bool = True) -> Iterator[Agent]:
+def agents(address: str | None) -> Iterator[Agent]:
     """The agent at `address` alone, or all that answer (see `discovery.usable`)."""
     from ..discovery import usable
 
     if address:
         yield open_agent(address)
     else:
-        yield from usable(say=say, wake=wake)
+        yield from usable(say=say)
 
 
 def read_secret(prompt: str) -> str:

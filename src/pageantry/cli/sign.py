@@ -54,7 +54,10 @@ def sign(key: str, file: BinaryIO, namespace: str, raw: bool, address: str | Non
 
 
 def find(name: str, address: str | None) -> tuple[Agent, Identity]:
-    """The key called `name` and the first agent that holds it, connected; no further agent is asked then."""
+    """The key called `name` and the first agent that holds it, connected; no further agent is asked then.
+
+    A number is one in the list of the first agent, which is what `pageantry keys` shows.
+    """
     seen: list[Identity] = []
     failure: AgentError | None = None
     for agent in agents(address):
@@ -67,6 +70,8 @@ def find(name: str, address: str | None) -> tuple[Agent, Identity]:
         if any(identity in held for identity in matching(seen, name)):
             return agent, pick(seen, name)
         agent.close()
+        if name.isdecimal():
+            break
     if failure and not seen:
         raise failure
     pick(seen, name)  # which says that there is no such key

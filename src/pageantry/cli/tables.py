@@ -39,14 +39,14 @@ def key_type(identity: Identity) -> str:
     return f"{name}-CERT" if identity.key.certificate else name
 
 
-def _key_table(identities: Sequence[Identity], first: int) -> Table:
+def _key_table(identities: Sequence[Identity]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(justify="right", style="dim")
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for number, identity in enumerate(identities, first):
+    for number, identity in enumerate(identities, 1):
         bits = str(identity.key.bits or "")
         table.add_row(
             Text(f"  {number}"), key_type(identity), bits, identity.fingerprint, Text(printable(identity.comment))
@@ -69,7 +69,7 @@ def print_agents(found: Sequence[Found]) -> None:
             console.print(Text(f"  {printable(one.error)}", style="red"))
             console.print(Text(f"  {printable(one.hint)}"))
         elif one.identities:
-            console.print(_key_table(one.identities, 1))
+            console.print(_key_table(one.identities))
         elif one.identities is not None:
             console.print(Text("  no keys", style="dim"))
         else:
@@ -84,17 +84,6 @@ def _heading(one: Found) -> Text:
     return text.append("  " + ", ".join(printable(part) for part in details if part), style="not bold dim")
 
 
-def print_keys(groups: Sequence[tuple[str, Sequence[Identity]]]) -> None:
-    """Keys by agent, numbered through, so that a number names one."""
-    console = _console()
-    first = 1
-    for index, (address, identities) in enumerate(groups):
-        if len(groups) > 1:
-            if index:
-                console.print()
-            console.print(Text(printable(address), style="bold", overflow="fold"))
-        if identities:
-            console.print(_key_table(identities, first))
-        else:
-            console.print(Text("  no keys", style="dim"))
-        first += len(identities)
+def print_keys(identities: Sequence[Identity]) -> None:
+    """The keys of one agent, numbered."""
+    _console().print(_key_table(identities))
