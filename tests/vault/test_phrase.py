@@ -118,7 +118,7 @@ def test_a_certificate_stands_for_its_plain_key(tmp_path: Path) -> None:
         pytest.skip("ssh-keygen is not installed")
     for name in ("user", "authority"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    sign = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "me", tmp_path / "user.pub"]
+    sign: list[str | Path] = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "me", tmp_path / "user.pub"]
     subprocess.run(sign, check=True, env=os.environ | {"LC_ALL": "C"})
     plain = PublicKey.from_line((tmp_path / "user.pub").read_text())
     certified = PublicKey.from_line((tmp_path / "user-cert.pub").read_text())

@@ -31,11 +31,7 @@ def read_v02(data: bytes, password: bytes) -> bytes:
 
     sealed = unbase64(data, IV_SIZE + 24 + 2 * MAC_SIZE)
     message, mac = sealed[: -2 * MAC_SIZE], sealed[-2 * MAC_SIZE :]
-    try:
-        mac = bytes.fromhex(mac.decode("ascii"))
-    except ValueError:
-        mac = b""  # fits nothing
-    check(mac, _hex_key(password, 16, 8), b2a_base64(message, newline=False))
+    check(mac, _hex_key(password, 16, 8), b2a_base64(message, newline=False), hexadecimal=True)
     secret = b2a_base64(message[:IV_SIZE] + _hex_key(password, 16, 4), newline=False)
     block = material = b""
     while len(material) < 32 + IV_SIZE:  # OpenSSL's EVP_BytesToKey with MD5, one iteration and no salt

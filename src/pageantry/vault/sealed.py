@@ -30,11 +30,12 @@ def stretched(password: bytes, salt: bytes, iterations: int, size: int) -> bytes
     return pbkdf2_hmac("sha1", password, salt, iterations, size)
 
 
-def check(mac: bytes, key: bytes, message: bytes) -> None:
-    """Raise `WrongPassword` unless `mac` is the HMAC-SHA256 of `message`."""
+def check(mac: bytes, key: bytes, message: bytes, *, hexadecimal: bool = False) -> None:
+    """Raise `WrongPassword` unless `mac` is the HMAC-SHA256 of `message`, or that in hexadecimal."""
     import hmac
 
-    if not hmac.compare_digest(mac, hmac.digest(key, message, "sha256")):
+    expected = hmac.digest(key, message, "sha256")
+    if not hmac.compare_digest(mac, expected.hex().encode() if hexadecimal else expected):
         raise WrongPassword
 
 
