@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import pageantry
 from pageantry.agent import SignFlags
-from pageantry.errors import BadReply, UnsupportedKey, WireError
+from pageantry.errors import BadReply, UnsupportedKey
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
 from pageantry.keys.signatures import RSA_SHA2_256, RSA_SHA2_512, algorithm, check_algorithm, sign, verify
@@ -258,12 +258,18 @@ def test_a_public_point_of_no_order_verifies_nothing() -> None:
         verify(key, string(b"ssh-ed25519") + string(bytes(64)), DATA)
 
 
+def test_dsa_with_another_q_than_ssh_has_is_refused() -> None:
+    key = PublicKey(bytes(Writer().text("ssh-dss").mpint((1 << 2047) + 1).mpint((1 << 255) + 1).mpint(2).mpint(4)))
+    with pytest.raises(UnsupportedKey, match="160 bits"):
+        verify(key, string(b"ssh-dss") + string(bytes(64)), DATA)
+
+
 def test_huge_numbers_cost_no_time() -> None:
     huge = (1 << 2_000_000) + 1
     start = time.perf_counter()
-    with pytest.raises(UnsupportedKey):
+    with pytest.raises(UnsupportedKey, match="more than 16384 bits"):
         sign(PrivateKey("ssh-rsa", (huge, 65537, huge, huge, huge, huge)), DATA)
-    with pytest.raises(WireError):
+    with pytest.raises(UnsupportedKey, match="more than 16384 bits"):
         verify(PublicKey(bytes(Writer().text("ssh-rsa").mpint(3).mpint(huge))), string(b"ssh-rsa") + bytes(4), DATA)
     assert time.perf_counter() - start < 1
 

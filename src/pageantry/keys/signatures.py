@@ -133,13 +133,19 @@ def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.R
     """
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    if n.bit_length() > MAX_RSA_BITS or min(p, q) < 3 or p * q != n or iqmp * q % p != 1:
+    _check_rsa_size(n)
+    if min(p, q) < 3 or p * q != n or iqmp * q % p != 1:
         raise ValueError("the primes do not belong to the modulus")
     if (e * d - 1) % (p - 1) or (e * d - 1) % (q - 1):
         raise ValueError("the exponents do not belong to each other")
     public = rsa.RSAPublicNumbers(e, n)
     numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), iqmp, public)
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def _check_rsa_size(modulus: int) -> None:
+    if modulus.bit_length() > MAX_RSA_BITS:
+        raise ValueError(f"a modulus of more than {MAX_RSA_BITS} bits")
 
 
 def _usable(kind: str, compute: Callable[[], _T]) -> _T:
@@ -183,8 +189,7 @@ def _public(kind: str, fields: Fields) -> Any:
 
     values: Any = fields
     if kind == "ssh-rsa":
-        if values[1].bit_length() > MAX_RSA_BITS:
-            raise ValueError(f"a modulus of more than {MAX_RSA_BITS} bits")
+        _check_rsa_size(values[1])
         return rsa.RSAPublicNumbers(*values).public_key()
     if kind == "ssh-dss":
         p, q, g, y = values
