@@ -207,7 +207,7 @@ def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
         (tmp_path / "none", "does not exist"),
         (tmp_path, "is not a regular file"),
         (tmp_path / "\0", "cannot be read"),
-        (Path("/dev/null"), "is not a regular file"),
+        (Path(os.devnull), "is not a regular file"),
     ):
         with pytest.raises(KeyFileError, match=message) as caught:
             read(str(path))
@@ -217,8 +217,9 @@ def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
         read(str(tmp_path / "file" / "below"))
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
 def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no FIFOs")
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
     failures: list[Exception] = []
@@ -249,10 +250,6 @@ def test_a_file_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
         file.truncate(MAX_FILE)
         assert len(read_file(str(path))) == MAX_FILE
         file.truncate(MAX_FILE + 1)
-    with pytest.raises(KeyFileError, match="longer than"):
-        read(str(path))
-    with path.open("wb") as file:
-        file.truncate(100 * 1024**3)
     with pytest.raises(KeyFileError, match="longer than"):
         read(str(path))
 

@@ -107,10 +107,10 @@ def read_file(path: str) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not S_ISREG(os.stat(path).st_mode):  # opening a device may already do something
-            raise KeyFileError(f"{path} is not a regular file", "name the file that holds the private key")
+            raise KeyFileError(f"{path} is not a regular file", "name the file that holds the key")
         with open(os.open(path, flags), "rb") as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise KeyFileError(f"{path} is not a regular file", "name the file that holds the private key")
+                raise KeyFileError(f"{path} is not a regular file", "name the file that holds the key")
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         raise KeyFileError(f"{path} does not exist", "check the path of the key file") from None
@@ -122,7 +122,7 @@ def read_file(path: str) -> bytes:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise KeyFileError(f"{path} cannot be read: {reason}", "check the path of the key file") from None
     if len(data) > MAX_FILE:
-        raise KeyFileError(f"{path} is longer than {MAX_FILE} bytes", "name the file that holds the private key")
+        raise KeyFileError(f"{path} is longer than {MAX_FILE} bytes", "name the file that holds the key")
     return data
 
 
