@@ -217,11 +217,10 @@ def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
         read(str(tmp_path / "file" / "below"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
 def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
-    if sys.platform == "win32":
-        pytest.skip("Windows has no FIFOs")
     path = str(tmp_path / "fifo")
-    os.mkfifo(path)
+    os.mkfifo(path)  # type: ignore[attr-defined,unused-ignore]
     failures: list[Exception] = []
 
     def attempt() -> None:
@@ -277,7 +276,9 @@ def test_a_key_that_ssh_does_not_use_is_refused(key: Any) -> None:
 
 
 @pytest.mark.interop
-def test_putty_s_ecdsa_export_with_a_byte_too_many_is_refused_with_the_way_out(keygen: Any, tmp_path: Path) -> None:
+def test_putty_s_ecdsa_export_with_a_byte_too_many_is_read_or_refused_with_the_way_out(
+    keygen: Any, tmp_path: Path
+) -> None:
     key = ec.derive_private_key(0x9EDC << 240, ec.SECP256R1())
     der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     at = der.index(b"\x04\x20")
@@ -285,9 +286,10 @@ def test_putty_s_ecdsa_export_with_a_byte_too_many_is_refused_with_the_way_out(k
     path = tmp_path / "key"
     path.write_bytes(armor(odd, "EC PRIVATE KEY"))
     path.chmod(0o600)
-    with pytest.raises(KeyFileError) as caught:
-        read(str(path))
-    assert "ssh-keygen -p -f FILE" in caught.value.hint
+    try:
+        read(str(path))  # some versions of cryptography take it
+    except KeyFileError as caught:
+        assert "ssh-keygen -p -f FILE" in caught.hint  # noqa: PT017
     keygen.run("-p", "-P", "", "-N", "", "-f", str(path))
     assert read(str(path)).decrypt()[0].fields[2] == 0x9EDC << 240
 
