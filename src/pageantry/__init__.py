@@ -11,6 +11,7 @@ from ._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import vault
     from .agent import Agent, Identity, SignFlags
     from .client import Client
     from .discovery import Found, connect, locate
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "connect",
     "locate",
+    "vault",
 ]
 
 _HOMES = {
@@ -50,10 +52,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "vault":
+        return import_module(f"{__name__}.vault")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 
