@@ -52,13 +52,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
-
     if name == "vault":
-        return import_module(f"{__name__}.vault")
+        return __import__(f"{__name__}.vault", fromlist=["vault"])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # importlib would do this more nicely, for half a millisecond more
+    value = globals()[name] = getattr(__import__(f"{__name__}.{_HOMES[name]}", fromlist=[name]), name)
     return value
 
 
