@@ -157,7 +157,7 @@ def test_a_write_that_the_system_cuts_off_leaves_the_old_settings(store: Store) 
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, store.folder], capture_output=True, text=True, check=True, timeout=30
     )
-    assert "refused: cannot save" in done.stdout
+    assert "refused: cannot write" in done.stdout
     assert store.load()["services"] == {"foo": {"length": 3}}
     assert sorted(os.listdir(store.folder)) == ["vault.json", "vault.lock"]
 

@@ -20,7 +20,7 @@ class WrongPassword(SettingsError):
     """The check sum does not fit: another password, or a damaged store, which nobody can tell apart."""
 
     def __init__(self) -> None:
-        super().__init__("its check sum does not fit", "give the password that vault(1) had as VAULT_KEY or with --key")
+        super().__init__("its check sum does not fit", "set VAULT_KEY to the password that vault(1) had")
 
 
 def stretched(password: bytes, salt: bytes, iterations: int, size: int) -> bytes:

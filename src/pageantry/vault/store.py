@@ -76,23 +76,19 @@ class Store:
     @contextmanager
     def editing(self) -> Iterator[Config]:
         """The settings, to be changed in place within the `with` and saved at its end."""
-        try:
-            _make_private(self.folder)
-        except OSError as error:
-            raise SettingsError(
-                f"cannot make the folder {self.folder}: {error.strerror}", "set PAGEANTRY_HOME to a folder of your own"
-            ) from None
+        self._make_folder()
         with FileLock(self._lock_path, shared=False):
             config, old = self._read()
             yield config
             new = encoded(with_compat(config))
             if new != old:
-                self._replace(self.path, new)
+                save_privately(self.path, new)
 
     def keep(self, name: str, data: bytes) -> str:
-        """Save `data` as the file `name` beside the settings, as safely as they; within `editing`. Returns its path."""
+        """Save `data` as the file `name` beside the settings, as safely as they; its path is returned."""
+        self._make_folder()
         path = os.path.join(self.folder, name)
-        self._replace(path, data)
+        save_privately(path, data)
         return path
 
     def read(self, name: str) -> bytes | None:
@@ -104,6 +100,14 @@ class Store:
             return None
         except OSError as error:
             raise SettingsError(f"cannot read {path}: {error.strerror}", "make sure that you may read it") from None
+
+    def _make_folder(self) -> None:
+        try:
+            _make_private(self.folder)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot make the folder {self.folder}: {error.strerror}", "set PAGEANTRY_HOME to a folder of your own"
+            ) from None
 
     @property
     def _lock_path(self) -> str:
@@ -122,24 +126,34 @@ class Store:
             ) from None
         return checked(decoded(data, self.path), self.path)[0], data
 
-    def _replace(self, path: str, data: bytes) -> None:
-        target = os.path.realpath(path)  # a symbolic link, such as dotfile managers make, stays one
-        new = target + ".new"
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(new)  # left over by a crash: under the lock nobody is writing it
-            with open(new, "xb", opener=_open_private) as file:
+
+def save_privately(path: str, data: bytes) -> None:
+    """Write `data` to the file `path`, for its owner alone: all of it, or nothing is changed.
+
+    A symbolic link, such as dotfile managers make, stays one. What is no file, such as /dev/stdout, is just written to.
+    Raises `SettingsError`. Two at a time need a lock.
+    """
+    target = os.path.realpath(path)
+    new = target + ".new"
+    try:
+        if os.path.exists(target) and not os.path.isfile(target):
+            with open(target, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, target)
-        except OSError as error:
-            with suppress(OSError):
-                os.unlink(new)
-            raise SettingsError(
-                f"cannot save {path}: {error.strerror}", "nothing was changed; make room there or check who may write"
-            ) from None
-        _sync_folder(os.path.dirname(target))
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(new)  # left over by a crash
+        with open(new, "xb", opener=_open_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, target)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(new)
+        raise SettingsError(
+            f"cannot write {path}: {error.strerror}", "nothing was changed; make room there, or see who may write there"
+        ) from None
+    _sync_folder(os.path.dirname(target))
 
 
 def _open_private(path: str, flags: int) -> int:

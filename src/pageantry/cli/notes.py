@@ -1,0 +1,68 @@
+"""Editing a service's notes in the person's editor."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import click
+
+from ..errors import Error
+from . import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from .vault import Call
+
+#: The line below which the notes are, in the modern interface; whatever else it says, it has the scissors.
+_SCISSORS: Final = ">8"
+_EXPLANATION: Final = f"""\
+# The notes are below the line with the scissors; what is above it does not matter.
+# Leave nothing below the line to have no notes. Empty the whole file to give up and change nothing.
+# - - - - - {_SCISSORS} - - - - - {_SCISSORS} - - - - -
+"""
+
+
+def edited(call: Call, old: str) -> tuple[str, str]:
+    """The notes after the person edited `old`, and the path of a file with the text, for `discard` once it is saved.
+
+    With the modern interface, emptying the file raises `Failure`; with the other there is no way to give up.
+    """
+    modern = bool(call.options["modern"])
+    text = (_EXPLANATION if modern else "") + old
+    path = call.store.keep(f"notes-{os.getpid()}.txt", text.encode() + b"\n" * bool(old))
+    try:
+        click.edit(filename=path)
+        with open(path, encoding="utf-8", errors="strict") as file:
+            new = file.read()
+    except UnicodeDecodeError:
+        raise Error(f"the notes in {path} are not UTF-8", "set the editor to UTF-8, and try again") from None
+    except BaseException:
+        discard(path)
+        raise
+    if modern and not new.strip():
+        discard(path)
+        raise Failure(
+            "the file was emptied, so nothing was changed", "to have no notes, leave the line with the scissors"
+        )
+    if modern:
+        head, line, tail = _split(new)
+        new = tail if line else head
+    return new.strip(), path
+
+
+def discard(path: str) -> None:
+    """Remove the file that was edited."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """What is above the line with the scissors, that line, and what is below; all above where there is none."""
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.startswith("#") and _SCISSORS in line:
+            return "".join(lines[:number]), line, "".join(lines[number + 1 :])
+    return text, "", ""

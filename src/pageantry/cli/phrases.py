@@ -1,0 +1,195 @@
+"""Where the vault's master phrase comes from: the person, the settings, or a key in an agent."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ..errors import AddressError, AgentError, Error, NoSuchKey, SettingsError, Unreachable, WireError
+from . import Failure
+from .common import agents, matching, pick, read_secret, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from ..agent import Agent, Identity
+    from ..keys.public import PublicKey
+    from .vault import Call
+
+#: derivepassphrase's names for agents, in our addresses; the empty one stands for SSH_AUTH_SOCK.
+_PROVIDERS: Final = {
+    "native": "openssh" if sys.platform == "win32" else "",
+    "posix": "",
+    "ssh_auth_sock": "",
+    "ssh_auth_sock_on_posix": "",
+    "unix_domain": "",
+    "ssh_auth_sock_on_windows": "",
+    "windows": "",
+    "windows_named_pipe": "",
+    "openssh_on_windows": "openssh",
+    "pageant_on_windows": "pageant",
+}
+_NO_KEY_HINT: Final = "use -p for a master phrase, or add an Ed25519 or RSA key to an agent (ssh-add)"
+
+
+def master_phrase(call: Call, settings: dict[str, Any]) -> str:
+    """The phrase for a passphrase with these effective settings."""
+    if call.given("phrase"):
+        return read_phrase(call)
+    if call.given("key") or call.given("with_key"):
+        return _phrase_of(*chosen_key(call))
+    if phrase := settings.get("phrase"):
+        return str(phrase)
+    if text := settings.get("key"):
+        return _phrase_of(*_configured_key(call, text))
+    try:
+        agent, key = chosen_key(call)
+    except (NoSuchKey, Unreachable) as error:
+        raise Error(f"no phrase or key was given or saved, and {error}", _NO_KEY_HINT) from None
+    return _phrase_of(agent, key)
+
+
+def read_phrase(call: Call) -> str:
+    """A master phrase from the person or a pipe, with a word about characters that may come differently next time."""
+    phrase = read_secret("Passphrase: ")
+    if not phrase:
+        raise Failure("no phrase was given", "type it, or give it in a pipe")
+    try:
+        phrase.encode()
+    except UnicodeEncodeError:
+        raise Failure("the phrase is not UTF-8", "set the terminal, or what is in the pipe, to UTF-8") from None
+    warn_unless_normal(call, phrase, call.service, "the phrase")
+    return phrase
+
+
+def warn_unless_normal(call: Call, phrase: str, service: str, what: str) -> None:
+    """Say so when `phrase` is not in the normal form that config.toml asks for, by default NFC."""
+    if phrase.isascii():
+        return
+    from unicodedata import is_normalized
+
+    options = _user_options(call)
+    form = options.get("unicode-normalization-form", {}).get(service) or options.get(
+        "default-unicode-normalization-form", "NFC"
+    )
+    if form not in ("NFC", "NFD", "NFKC", "NFKD"):
+        raise SettingsError(
+            f"{call.store.folder}: config.toml names an unknown normalization form", "use NFC, NFD, NFKC or NFKD"
+        )
+    if not is_normalized(form, phrase):
+        call.say(f"{what} is not in the normal form {form}: typed elsewhere it may look the same and be another")
+
+
+def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
+    """The key to use, as -k or --with-key say, and the agent that holds it, connected.
+
+    It is one of the first agent with any that is suitable; only a key that was named is looked for in all.
+    """
+    from ..vault.phrase import suitable_identities
+
+    name = call.options["with_key"]
+    seen: list[Identity] = []
+    agent = None
+    for agent in agents(_address(call)):
+        try:
+            identities = agent.identities() if name and not name.isdecimal() else suitable_identities(agent)
+        except AgentError as error:
+            agent.close()
+            call.say(f"{error}; it is passed over")
+            continue
+        seen += identities
+        if name and matching(identities, name):
+            return agent, pick(identities, name).key.plain
+        if identities and not name:
+            return agent, _one_of(call, agent, identities).key
+        agent.close()
+    if name:
+        pick(seen, name)  # which says that there is none
+    if agent is None:
+        raise Unreachable("no SSH agent answers here", _NO_KEY_HINT)
+    raise NoSuchKey("no agent that answers holds a suitable key (Ed25519, Ed448 or RSA)", _NO_KEY_HINT)
+
+
+def _one_of(call: Call, agent: Agent, identities: list[Identity]) -> Identity:
+    """The only key there is, or the one that the person picks."""
+    if len(identities) == 1:
+        identity = identities[0]
+        call.say(f"using the key {identity.comment or identity.key.type} ({identity.fingerprint}) of {agent.address}")
+        return identity
+    say(f"Suitable keys of {agent.address}:")
+    for number, identity in enumerate(identities, 1):
+        say(f"[{number}] {identity.key.type} {identity.fingerprint}  {identity.comment}")
+    while True:
+        question = f"Your selection? (1-{len(identities)}, leave empty to abort)"
+        try:
+            answer = click.prompt(question, default="", show_default=False, err=True).strip()
+        except click.Abort:
+            answer = ""
+            say("")
+        if not answer:
+            raise Failure("no key was chosen", "type its number, or name it: --with-key KEY")
+        if answer.isascii() and answer.isdecimal() and 0 < int(answer[:9]) <= len(identities):
+            return identities[int(answer) - 1]
+        say(f"there is no key number {answer[:20]}")
+
+
+def _configured_key(call: Call, text: str) -> tuple[Agent, PublicKey]:
+    """The key that the settings name, and the agent that holds it."""
+    from ..discovery import connect
+    from ..keys.public import PublicKey
+
+    try:
+        key = PublicKey.from_line(text)
+    except WireError:
+        raise SettingsError(
+            "the key in the settings is no public key", "set another with -c -k, or forget it: -c --unset key"
+        ) from None
+    return connect(_address(call), holding=key.plain, say=call.say), key
+
+
+def _phrase_of(agent: Agent, key: PublicKey) -> str:
+    from ..vault.phrase import phrase_from
+
+    with agent:
+        return phrase_from(agent, key)
+
+
+def _address(call: Call) -> str | None:
+    """The agent that the options or config.toml name."""
+    if call.options["agent"]:
+        return str(call.options["agent"])
+    provider = call.options["provider"]
+    if not provider:
+        provider = _user_options(call).get("ssh-agent-socket-provider")
+        if isinstance(provider, list):
+            provider = next(iter(provider), None)
+    if not provider:
+        return None
+    if not isinstance(provider, str) or provider not in _PROVIDERS:
+        raise AddressError(
+            f"no agent socket provider is called {str(provider)[:40]!r}", f"there are {', '.join(_PROVIDERS)}"
+        )
+    address = _PROVIDERS[provider] or os.environ.get("SSH_AUTH_SOCK")
+    if not address:
+        raise Unreachable("SSH_AUTH_SOCK is not set", "start an agent, or name one: --agent ADDRESS")
+    return address
+
+
+def _user_options(call: Call) -> dict[str, Any]:
+    """The section [vault] of config.toml beside the settings, in derivepassphrase's form."""
+    data = call.store.read("config.toml")
+    if data is None:
+        return {}
+    import tomllib
+
+    where = os.path.join(call.store.folder, "config.toml")
+    try:
+        section = tomllib.loads(data.decode()).get("vault", {})
+    except ValueError:
+        raise SettingsError(f"{where} is not TOML in UTF-8", "mend it, or take it away") from None
+    if not isinstance(section, dict) or not isinstance(section.get("unicode-normalization-form", {}), dict):
+        raise SettingsError(f"{where} has something else than a section [vault]", "mend it, or take it away")
+    return section

@@ -1,0 +1,215 @@
+"""The part of `pageantry vault` that changes saved settings, brings them here and takes them elsewhere."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import Error, ImpossibleSettings, SettingsError
+from ..vault.derive import SETTINGS, derive
+from ..vault.settings import checked, decoded, effective, encoded, imported, quoted, shape, with_compat
+from ..vault.store import MAX_FILE, read_bounded, save_privately
+from .phrases import chosen_key, read_phrase, warn_unless_normal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from ..vault.settings import Config, Entry
+    from .vault import Call
+
+_INSTEAD: Final = {"phrase": "key", "key": "phrase"}
+
+
+def run_delete(call: Call) -> None:
+    """--delete SERVICE."""
+    with call.store.editing() as config:
+        if config["services"].pop(call.service, None) is None:
+            call.say(f"there were no settings for {quoted(call.service)}")
+
+
+def run_delete_globals(call: Call) -> None:
+    """--delete-globals."""
+    with call.store.editing() as config:
+        config.pop("global", None)
+
+
+def run_clear(call: Call) -> None:
+    """--clear."""
+    with call.store.editing() as config:
+        config.clear()
+        config["services"] = {}
+
+
+def run_config(call: Call) -> None:
+    """--config: save what the options say, for one service or for all."""
+    chosen: Entry = dict(call.chosen)
+    _check_config(call)
+    if call.given("phrase"):
+        chosen["phrase"] = read_phrase(call)
+    elif call.given("key") or call.given("with_key"):
+        chosen["key"] = _key_to_keep(call)
+    before, path = "", ""
+    if call.given("notes"):
+        from .notes import discard, edited
+
+        # The editor may be open for an hour, so the settings are not locked meanwhile.
+        before = "" if call.options["overwrite"] else _entry(call.store.load(), call.service).get("notes", "")
+        chosen["notes"], path = edited(call, before)
+    try:
+        _save(call, chosen, before)
+    except Error as error:
+        if path:
+            raise SettingsError(f"{error}; your notes are in {path}", error.hint) from None
+        raise
+    if path:
+        discard(path)
+
+
+def _check_config(call: Call) -> None:
+    """Refuse a --config that says nothing, or the opposite of itself."""
+    ctx = click.get_current_context()
+    given = {name for name in ("phrase", "key", "notes", *SETTINGS, "compat") if call.given(name)}
+    given |= {"key"} if call.given("with_key") else set()
+    if not given and not call.given("unset"):
+        ctx.fail("--config needs a setting to save, such as --length 30, or one to --unset")
+    if clash := sorted(given & set(call.options["unset"])):
+        ctx.fail(f"{clash[0]} cannot be both set and unset")
+
+
+def _key_to_keep(call: Call) -> str:
+    """The key that the person chose, in base64, once it is sure that it makes the same phrase each time."""
+    from ..vault.phrase import phrase_from, suitable
+
+    agent, key = chosen_key(call)
+    with agent:
+        if not suitable(key):
+            phrase_from(agent, key)
+    return key.base64
+
+
+def _entry(config: Config, service: str) -> dict[str, Any]:
+    entry: dict[str, Any] = config["services"].get(service, {}) if service else config.get("global", {})
+    return entry
+
+
+def _save(call: Call, chosen: Entry, old_notes: str) -> None:
+    """Put `chosen` into the settings."""
+    with call.store.editing() as config:
+        parent, name = (config["services"], call.service) if call.service else (config, "global")
+        entry = parent.setdefault(name, {})
+        if call.options["overwrite"]:
+            entry.clear()
+        if "notes" in chosen and entry.get("notes", "") != old_notes:
+            raise SettingsError(
+                "the notes were changed by another program meanwhile", "look at both, and edit them again"
+            )
+        for setting in call.options["unset"]:
+            entry.pop(setting, None)
+        for new, other in _INSTEAD.items():
+            if new in chosen and entry.pop(other, None):
+                call.say(f"the saved {other} is gone: the {new} takes its place")
+        if chosen.get("notes") != old_notes and old_notes and "notes" in chosen and not call.options["modern"]:
+            kept = call.store.keep("old-notes.txt", old_notes.encode())
+            call.say(f"the old notes are kept in {kept}")
+        entry |= chosen
+        if not entry.get("notes", "-"):
+            del entry["notes"]
+        _warn_if_impossible(call, config)
+
+
+def _warn_if_impossible(call: Call, config: Config) -> None:
+    try:
+        derive("-", call.service, **shape(effective(config, call.service, {})))
+    except ImpossibleSettings as error:
+        call.say(f"saved, but no passphrase can satisfy this: {error}; {error.hint}")
+
+
+def run_import(call: Call) -> None:
+    """--import: from a JSON file, or from one of vault(1)'s own stores."""
+    path: str = call.options["import"]
+    others, notes, compat = _foreign(path)
+    for note in notes:
+        call.say(f"{note} (in what was imported)")
+    merge = not call.options["overwrite"]
+    with call.store.editing() as config:
+        result, marked = imported(config, others, merge=merge, compat=call.options["compat"] or compat)
+        config.clear()
+        config.update(result)
+    if marked:
+        call.say(
+            f"repeat is taken as derivepassphrase means it (--compat derivepassphrase) for {', '.join(marked)}; "
+            "were these vault(1)'s, import them with --compat vault"
+        )
+    for name, entry in [("", others.get("global", {})), *others["services"].items()]:
+        _warn_about(call, name, entry)
+    if "" in others["services"]:
+        call.say('the settings for the service "" are kept, but cannot be reached: an empty SERVICE means none')
+
+
+def _warn_about(call: Call, service: str, entry: Entry) -> None:
+    """A word about an imported entry that may not do what it looks like."""
+    place = f"services.{quoted(service)}" if service else "global"
+    if entry.get("key") and entry.get("phrase"):
+        call.say(f"{place} has a key, so its phrase is not used")
+    if phrase := entry.get("phrase"):
+        warn_unless_normal(call, phrase, service, f"{place}.phrase")
+
+
+def _foreign(path: str) -> tuple[Config, list[str], str]:
+    """The settings at `path`, what was mended in them, and whose meaning `repeat` has, where that is known."""
+    import os
+    import sys
+
+    if path == "-":
+        data = sys.stdin.buffer.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise SettingsError(f"standard input is larger than {MAX_FILE >> 20} MiB", "give it settings to read")
+        return *checked(decoded(data, "standard input"), "standard input"), ""
+    if not os.path.isdir(path):
+        try:
+            data = read_bounded(path)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot read {path}: {error.strerror}", "give the path of a file with settings"
+            ) from None
+        if data.lstrip()[:1] in (b"{", b"[", b"\xef", b""):
+            return *checked(decoded(data, path), path), ""
+    from ..vault.foreign import load
+    from .export import store_password
+
+    return *load(path, store_password()), "vault"
+
+
+def run_export(call: Call) -> None:
+    """--export: all settings, as JSON or as a script that makes them anew."""
+    config = with_compat(call.store.load())
+    data = encoded(config) + b"\n"
+    if call.options["export_as"] == "sh":
+        data = _script(config)
+    path: str = call.options["export"]
+    if path == "-":
+        click.echo(data, nl=False)
+    else:
+        save_privately(path, data)
+
+
+def _script(config: Config) -> bytes:
+    """A shell script that sets these settings: numbers as options, all else as JSON."""
+    import json
+    from shlex import join
+
+    options = (*SETTINGS, "compat")
+    lines = ["#!/bin/sh -e", "", "pageantry vault --clear"]
+    for name, entry in [(None, config.get("global", {})), *sorted(config["services"].items())]:
+        rest = {setting: value for setting, value in entry.items() if setting not in options or name == ""}
+        words = [f"--{setting}={entry[setting]}" for setting in options if setting in entry and name != ""]
+        if rest or (name is not None and not words):
+            part = {"global": rest, "services": {}} if name is None else {"services": {name: rest}}
+            lines += [
+                "pageantry vault --import - <<'HERE'",
+                json.dumps(part, ensure_ascii=False, sort_keys=True),
+                "HERE",
+            ]
+        if words:
+            lines.append(join(["pageantry", "vault", "--config", *words, *(["--", name] if name else [])]))
+    return ("\n".join(lines) + "\n").encode()
