@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def results() -> list[dict[str, object]]:
-    command = [sys.executable, BENCH, "--quick", "--json"]
+    command = [sys.executable, str(BENCH), "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
