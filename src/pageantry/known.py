@@ -7,7 +7,6 @@ import sys
 
 from .endpoints import Endpoint, parse
 from .errors import AddressError
-from .sshconfig import identity_agent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +85,8 @@ def candidates(environ: Mapping[str, str] | None = None) -> list[Candidate]:
 
 def _named(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
     """What the SSH configuration and the environment name."""
+    from .sshconfig import identity_agent
+
     named = []
     if configured := identity_agent(environ, home):
         named.append((configured[0], f"IdentityAgent in {configured[1]}", ""))

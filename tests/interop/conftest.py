@@ -147,7 +147,7 @@ def forwarded(directory: Path, key: Path) -> Iterator[Path]:
     sshd, ssh = program("sshd"), program("ssh")
     base = directory / "sshd"
     base.mkdir()
-    if os.geteuid() == 0:
+    if sys.platform != "win32" and os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(base / "host")], check=True)
     shutil.copy(f"{key}.pub", base / "authorized")

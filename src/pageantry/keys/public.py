@@ -6,9 +6,6 @@ PROTOCOL.u2f for certificates and hardware (sk-*) keys. A key of any other type 
 
 from __future__ import annotations
 
-from binascii import Error as _Base64Error
-from binascii import a2b_base64, b2a_base64
-
 from ..errors import WireError
 from ..wire import Reader, Struct
 
@@ -134,12 +131,15 @@ class PublicKey:
 
         Raises `WireError`, also where the type before the key is another than the one in it.
         """
+        from binascii import a2b_base64
+
         words = line.split(None, 2)
         encoded = words[1] if len(words) > 1 else line.strip()
         try:
-            key = cls(a2b_base64(encoded.encode("ascii"), strict_mode=True))
-        except (_Base64Error, UnicodeEncodeError):
+            blob = a2b_base64(encoded.encode("ascii"), strict_mode=True)
+        except ValueError:
             raise WireError("not a public key line: its key is not base64") from None
+        key = cls(blob)
         if len(words) > 1 and words[0] != key.type:
             raise WireError(f"public key line says {words[0][:64]!r}, its key says {key.type}")
         return key
@@ -192,6 +192,7 @@ class PublicKey:
         A certificate has the fingerprint of its plain key. ValueError for another digest than sha256 and md5.
         """
         import hashlib
+        from binascii import b2a_base64
 
         blob = self.plain.blob
         if digest == "sha256":
@@ -208,6 +209,8 @@ class PublicKey:
     @property
     def base64(self) -> str:
         """The blob in base64, as in public key lines and in vault's settings."""
+        from binascii import b2a_base64
+
         return b2a_base64(self.blob, newline=False).decode("ascii")
 
     def __eq__(self, other: object) -> bool:
