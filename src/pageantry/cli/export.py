@@ -43,7 +43,7 @@ def export() -> None:
 @click.option("--debug", is_flag=True, help="The same.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.version_option(__version__, message="pageantry %(version)s")
-def export_vault(path: str, formats: tuple[str, ...], key: str | None, quiet: bool, **_: Any) -> None:
+def export_vault(path: str, formats: tuple[str, ...], key: str | None, quiet: bool, **options: Any) -> None:
     """Print the settings in vault(1)'s own store at PATH, a file or a folder, as JSON.
 
     Where PATH is the word VAULT_PATH, the environment variable of that name says where it is, or ~/.vault.
@@ -59,6 +59,8 @@ def export_vault(path: str, formats: tuple[str, ...], key: str | None, quiet: bo
     if path == "VAULT_PATH":
         home = os.path.expanduser("~")
         path = os.path.join(home, os.environ.get("VAULT_PATH") or ".vault")
+    if options["verbose"] or options["debug"]:
+        say(f"reading {path} as {', '.join(formats or FORMATS)}")
     config, notes = load(path, store_password(key), formats or FORMATS)
     for note in [] if quiet else notes:
         say(note)

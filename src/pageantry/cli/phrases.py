@@ -40,16 +40,16 @@ def master_phrase(call: Call, settings: dict[str, Any]) -> str:
     if call.given("phrase"):
         return read_phrase(call)
     if call.given("key") or call.given("with_key"):
-        return _phrase_of(*chosen_key(call))
+        return _phrase_of(call, *chosen_key(call))
     if phrase := settings.get("phrase"):
         return str(phrase)
     if text := settings.get("key"):
-        return _phrase_of(*_configured_key(call, text))
+        return _phrase_of(call, *_configured_key(call, text))
     try:
         agent, key = chosen_key(call)
     except (NoSuchKey, Unreachable) as error:
         raise Error(f"no phrase or key was given or saved, and {error}", _NO_KEY_HINT) from None
-    return _phrase_of(agent, key)
+    return _phrase_of(call, agent, key)
 
 
 def read_phrase(call: Call) -> str:
@@ -98,6 +98,8 @@ def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
             identities = agent.identities() if name and not name.isdecimal() else suitable_identities(agent)
         except AgentError as error:
             agent.close()
+            if call.given("agent"):
+                raise
             call.say(f"{error}; it is passed over")
             continue
         seen += identities
@@ -106,10 +108,10 @@ def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
         if identities and not name:
             return agent, _one_of(call, agent, identities).key
         agent.close()
-    if name:
-        pick(seen, name)  # which says that there is none
     if agent is None:
         raise Unreachable("no SSH agent answers here", _NO_KEY_HINT)
+    if name:
+        pick(seen, name)  # which says that there is none
     raise NoSuchKey("no agent that answers holds a suitable key (Ed25519, Ed448 or RSA)", _NO_KEY_HINT)
 
 
@@ -128,7 +130,8 @@ def _one_of(call: Call, agent: Agent, identities: list[Identity]) -> Identity:
             answer = click.prompt(question, default="", show_default=False, err=True).strip()
         except click.Abort:
             answer = ""
-            say("")
+        if not answer or not sys.stdin.isatty():
+            say("")  # nobody has ended that line
         if not answer:
             raise Failure("no key was chosen", "type its number, or name it: --with-key KEY")
         if answer.isascii() and answer.isdecimal() and 0 < int(answer[:9]) <= len(identities):
@@ -150,10 +153,11 @@ def _configured_key(call: Call, text: str) -> tuple[Agent, PublicKey]:
     return connect(_address(call), holding=key.plain, say=call.say), key
 
 
-def _phrase_of(agent: Agent, key: PublicKey) -> str:
+def _phrase_of(call: Call, agent: Agent, key: PublicKey) -> str:
     from ..vault.phrase import phrase_from
 
     with agent:
+        call.detail(f"the phrase is a signature by {key.fingerprint()} of {agent.address}")
         return phrase_from(agent, key)
 
 

@@ -135,6 +135,7 @@ def run_import(call: Call) -> None:
         result, marked = imported(config, others, merge=merge, compat=call.options["compat"] or compat)
         config.clear()
         config.update(result)
+    call.detail(f"imported the settings of {len(others['services'])} services from {path}")
     if marked:
         call.say(
             f"repeat is taken as derivepassphrase means it (--compat derivepassphrase) for {', '.join(marked)}; "
