@@ -1,9 +1,9 @@
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -580,21 +580,26 @@ class TestNotes:
 
 
 @posix
-@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
-@pytest.mark.parametrize("words", ["-p x", "-c -p x"])
-def test_control_c_at_the_prompt_ends_it_with_status_1_and_nothing_lost(home: Path, saved: Any, words: str) -> None:
-    import time
-
+@pytest.mark.parametrize(
+    ("words", "prompt"), [("-p x", b"Passphrase:"), ("-c -p x", b"Passphrase:"), ("-k x", b"to abort):")]
+)
+def test_control_c_at_a_prompt_ends_it_with_status_1_and_nothing_lost(
+    home: Path, saved: Any, words: str, prompt: bytes, tmp_path: Path
+) -> None:
     pty = pytest.importorskip("pty")
     write_settings(home, services={"x": {"length": 9}})
+    write_key(tmp_path / "one")
+    write_key(tmp_path / "two")
+    address = f"keys:{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}"
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "pageantry", "vault", *words.split()])
+        command = [sys.executable, "-m", "pageantry", "vault", "--agent", address, *words.split()]
+        os.execv(sys.executable, command)
     shown = b""
-    while b"Passphrase" not in shown:
+    while prompt not in shown:
         shown += os.read(terminal, 1000)
     time.sleep(0.1)
-    os.write(terminal, b"half\x03")
+    os.write(terminal, b"\x03")
     try:
         while data := os.read(terminal, 1000):
             shown += data
@@ -603,6 +608,14 @@ def test_control_c_at_the_prompt_ends_it_with_status_1_and_nothing_lost(home: Pa
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert b"Traceback" not in shown
-    assert b"half" not in shown
-    assert shown.split() == [b"Passphrase:", b"Aborted!"]
+    assert shown.split(prompt)[1].replace(b"^C", b"").split() == [b"Aborted!"]
     assert saved() == {"services": {"x": {"length": 9}}}
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_output_that_takes_nothing_is_told(vault: Vault, home: Path) -> None:
+    write_settings(home)
+    done = vault("-e", "/dev/full")
+    assert (done.status, len(done.lines)) == (1, 2)
+    assert "cannot write /dev/full: No space left" in done.lines[0]

@@ -125,18 +125,23 @@ def _one_of(call: Call, agent: Agent, identities: list[Identity]) -> Identity:
     for number, identity in enumerate(identities, 1):
         say(f"[{number}] {identity.key.type} {identity.fingerprint}  {identity.comment}")
     while True:
-        question = f"Your selection? (1-{len(identities)}, leave empty to abort)"
-        try:
-            answer = click.prompt(question, default="", show_default=False, err=True).strip()
-        except click.Abort:
-            answer = ""
-        if not answer or not sys.stdin.isatty():
-            say("")  # nobody has ended that line
+        answer = _answer(f"Your selection? (1-{len(identities)}, leave empty to abort): ")
         if not answer:
             raise Failure("no key was chosen", "type its number, or name it: --with-key KEY")
-        if answer.isascii() and answer.isdecimal() and 0 < int(answer[:9]) <= len(identities):
-            return identities[int(answer) - 1]
+        number = int(answer[:9]) if answer.isascii() and answer.isdecimal() else 0
+        if 0 < number <= len(identities):
+            return identities[number - 1]
         say(f"there is no key number {answer[:20]}")
+
+
+def _answer(question: str) -> str:
+    """A line from standard input."""
+    # Not by click.prompt: its older versions print a blank to standard output, in front of the passphrase.
+    click.echo(question, nl=False, err=True)
+    line = sys.stdin.buffer.readline(1000) if sys.stdin else b""
+    if not line or not sys.stdin.isatty():
+        say("")  # nobody has ended the question's line
+    return line.decode("utf-8", "replace").strip()
 
 
 def _configured_key(call: Call, text: str) -> tuple[Agent, PublicKey]:
