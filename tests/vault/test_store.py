@@ -186,8 +186,30 @@ def test_a_folder_in_the_files_place_is_told(store: Store) -> None:
 def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     store = Store(str(tmp_path / "plain" / "under"))
-    assert store.load() == {"services": {}}
+    with pytest.raises(SettingsError, match="cannot read"):
+        store.load()
     with pytest.raises(SettingsError, match="cannot make the folder"):
+        save(store, length=3)
+
+
+def test_settings_that_may_not_be_read_are_not_taken_for_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store, length=3)
+
+    def forbidden(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    with pytest.raises(SettingsError, match="Permission denied"):
+        store.load()
+
+
+@posix
+def test_a_link_into_nothing_is_not_taken_for_no_settings(store: Store, tmp_path: Path) -> None:
+    os.makedirs(store.folder, 0o700)
+    os.symlink(tmp_path / "missing", store.path)
+    with pytest.raises(SettingsError, match="which is missing"):
+        store.load()
+    with pytest.raises(SettingsError, match="which is missing"):
         save(store, length=3)
 
 

@@ -36,7 +36,7 @@ class FileLock:
     """Holds a lock on the file at `path`, which is made when it is missing, for the length of a `with`.
 
     Raises `SettingsError` when others keep it locked for longer than `seconds`, or when it cannot be opened.
-    A reader (`shared`) that may not create the file goes on without: what it reads is replaced as a whole.
+    A reader (`shared`) for whom there can be no lock goes on without: what it reads is replaced as a whole.
     """
 
     def __init__(self, path: str, *, shared: bool, seconds: float = LOCK_SECONDS) -> None:
@@ -73,6 +73,8 @@ class FileLock:
                     ) from None
                 sleep(0.02)
             except OSError as error:
+                if self._shared:
+                    return
                 raise SettingsError(
                     f"cannot lock {self._path}: {error.strerror}", "set PAGEANTRY_HOME to a folder on a local disk"
                 ) from None

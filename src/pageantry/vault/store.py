@@ -68,8 +68,6 @@ class Store:
 
     def load(self) -> Config:
         """The settings; empty ones when none were saved."""
-        if not self.exists:
-            return {"services": {}}
         with FileLock(self._lock_path, shared=True):
             return self._read()[0]
 
@@ -119,6 +117,11 @@ class Store:
             _check_owner(self.path)
             data = read_bounded(self.path)
         except FileNotFoundError:
+            if os.path.islink(self.path):  # to go on without the settings would mean another passphrase
+                raise SettingsError(
+                    f"{self.path} points to {os.path.realpath(self.path)}, which is missing",
+                    "bring it back, or delete it",
+                ) from None
             return {"services": {}}, b""
         except OSError as error:
             raise SettingsError(
