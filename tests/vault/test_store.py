@@ -179,7 +179,15 @@ def test_settings_that_cannot_be_understood_are_never_overwritten(store: Store, 
 
 def test_a_folder_in_the_files_place_is_told(store: Store) -> None:
     os.makedirs(store.path, 0o700)
-    with pytest.raises(SettingsError, match=r"vault\.json"):
+    with pytest.raises(SettingsError, match=r"vault\.json is not a file"):
+        store.load()
+
+
+@posix
+def test_a_fifo_in_the_files_place_is_not_waited_for(store: Store) -> None:
+    os.makedirs(store.folder, 0o700)
+    subprocess.run(["mkfifo", "-m", "600", store.path], check=True)
+    with pytest.raises(SettingsError, match=r"vault\.json is not a file"):
         store.load()
 
 

@@ -115,6 +115,8 @@ class Store:
         try:
             _check_owner(self.folder)
             _check_owner(self.path)
+            if not os.path.isfile(self.path):  # a FIFO would keep us waiting
+                raise SettingsError(f"{self.path} is not a file", "move it away")
             data = read_bounded(self.path)
         except FileNotFoundError:
             if os.path.islink(self.path):  # to go on without the settings would mean another passphrase
