@@ -27,7 +27,7 @@ LIST = frame(IdentitiesAnswer(((ED25519.blob, b"me"),)).payload())
 Script = Callable[[socket.socket], None]
 
 
-def void(_: object) -> None:
+def void(*_: object) -> None:
     pass
 
 
@@ -182,6 +182,9 @@ def test_an_interrupt_leaves_no_reply_behind_for_the_next_request() -> None:
         def gettimeout(self) -> float | None:
             return None
 
+        def shutdown(self, how: int) -> None:
+            pass
+
         def close(self) -> None:
             closed.append(self)
 
@@ -190,6 +193,57 @@ def test_an_interrupt_leaves_no_reply_behind_for_the_next_request() -> None:
     with pytest.raises(Interrupted):
         agent.identities()
     assert len(closed) == 1
+
+
+def test_a_closed_client_stays_closed() -> None:
+    with client(answer(LIST)) as agent:
+        agent.identities()
+    agent.close()
+    with pytest.raises(Disconnected, match="closed"):
+        agent.identities()
+
+
+def test_closing_ends_a_request_that_another_thread_has_under_way() -> None:
+    ended: list[BaseException] = []
+
+    def ask(agent: Client) -> None:
+        try:
+            agent.identities()
+        except Disconnected as error:
+            ended.append(error)
+
+    with client(lambda peer: void(peer.recv(100), peer.recv(1)), timeout=30) as agent:
+        thread = threading.Thread(target=ask, args=(agent,))
+        thread.start()
+        time.sleep(0.1)
+        agent.close()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert len(ended) == 1
+
+
+def test_waiting_for_another_threads_request_counts_towards_the_deadline() -> None:
+    def script(peer: socket.socket) -> None:
+        read_request(peer)
+        time.sleep(0.4)
+        peer.sendall(LIST)
+        void(peer.recv(100), peer.recv(1))
+
+    with client(script, timeout=0.6) as agent:
+        first = threading.Thread(target=agent.identities)
+        first.start()
+        time.sleep(0.1)
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            agent.identities()
+        assert time.monotonic() - start < 0.9
+        first.join()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e12])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"), client(timeout=timeout):
+        pass
 
 
 def test_bytes_behind_a_reply_are_not_taken_for_the_next_one() -> None:

@@ -34,7 +34,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(made))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(made / "run"))
-    monkeypatch.setattr("pageantry.known._glob", lambda pattern, agent: iter(()))  # others' agents in /tmp
+    monkeypatch.setattr("pageantry.known._glob", lambda base, pattern, agent: iter(()))  # others' agents in /tmp
     (made / "run").mkdir()
     (made / ".ssh").mkdir()
     yield made

@@ -36,7 +36,13 @@ def agent(home: Path, text: str, **environ: str) -> str | None:
         ("Host *\n  IdentityAgent /a", "/a"),
         ("Match all\n  IdentityAgent /a", "/a"),
         ("Host x\n  IdentityAgent /x\nHost *\n  IdentityAgent /a", "/a"),
-        ("Host x *\n  IdentityAgent /a", None),
+        ("Host x *\n  IdentityAgent /a", "/a"),
+        ("Host * !x\n  IdentityAgent /a", None),
+        ("Host all\n  IdentityAgent /a", None),
+        ("IdentityAgent /a#b", "/a#b"),
+        ("IdentityAgent /a #b", "/a"),
+        ("=\nIdentityAgent\t/a", "/a"),
+        ("IdentityAgent /caf\0e", "/caf\0e"),
         ("Match host x\n  IdentityAgent /a", None),
         ("IdentityAgent none\nIdentityAgent /a", None),
         ("IdentityAgent SSH_AUTH_SOCK", None),
@@ -70,8 +76,28 @@ def test_included_files_count_where_they_are_included(home: Path) -> None:
     assert agent(home, f"Include {home}/.ssh/more.conf") == "/more"
 
 
-def test_a_file_that_includes_itself_ends(home: Path) -> None:
+def test_files_that_include_each_other_end_at_once(home: Path) -> None:
     assert agent(home, "Include config\nIdentityAgent /a") == "/a"
+    (home / ".ssh" / "config.d").mkdir()
+    for number in range(20):
+        (home / ".ssh" / "config.d" / str(number)).write_text("Include config.d/*\n")
+    assert agent(home, "Include config.d/*\nIdentityAgent /a") == "/a"
+
+
+def test_a_user_without_a_name_has_no_percent_u(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert agent(home, "IdentityAgent /a/%u") is None
+    assert agent(home, "IdentityAgent /a/%d") == f"/a/{home}"
+
+
+def test_a_home_with_a_bracket_in_its_name_is_searched(tmp_path: Path) -> None:
+    home = tmp_path / "[x]"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "more").write_text("IdentityAgent /more")
+    assert agent(home, "Include mor*") == "/more"
 
 
 def test_no_configuration_names_no_agent(tmp_path: Path) -> None:
@@ -99,6 +125,10 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
         "Host x\n  IdentityAgent /x\nHost *\n  IdentityAgent /a",
         "Match all\n  IdentityAgent /a",
         "IdentityAgent /run/user/%i/agent",
+        "IdentityAgent /a#b",
+        "IdentityAgent /a #b",
+        "Host x *\n  IdentityAgent /a",
+        "Host all\n  IdentityAgent /x\nHost *\n  IdentityAgent /a",
     ],
 )
 def test_ssh_itself_reads_the_same(home: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from ._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import vault
+    from . import errors, vault
     from .agent import Agent, Identity, SignFlags
     from .client import Client
     from .discovery import Found, connect, locate
@@ -32,6 +32,7 @@ __all__ = [
     "SignFlags",
     "__version__",
     "connect",
+    "errors",
     "locate",
     "vault",
 ]
@@ -52,8 +53,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "vault":
-        return __import__(f"{__name__}.vault", fromlist=["vault"])
+    if name in ("errors", "vault"):
+        return __import__(f"{__name__}.{name}", fromlist=[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # importlib would do this more nicely, for half a millisecond more

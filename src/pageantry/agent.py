@@ -59,9 +59,13 @@ class Agent(ABC):
     """Something that holds keys and signs with them.
 
     A client is one, with the keys at the other end of its connection; key files read in this process are one.
-    Every method raises a subclass of `AgentError` when it could not do its work: `Refused` where the agent said no,
-    `Unsupported` where it cannot do such a thing at all.
+    Every method raises a subclass of `AgentError` when the agent did not do its work: `Refused` where it said no,
+    `Unsupported` where it cannot do such a thing at all. What cannot even be asked for, such as a signature of more
+    data than a message holds, raises another subclass of `Error`.
     """
+
+    #: how many entries of the last list were no keys and were left out of it
+    unreadable = 0
 
     #: what to call it by, such as "unix:/run/user/1000/ssh-agent"
     address: str

@@ -2,7 +2,7 @@
 
 `Client` is an `Agent`: each method sends one request and reads one reply, within a deadline and a size limit, whatever
 pieces the reply comes in. After anything that leaves the connection out of step (a deadline, a malformed reply, an
-interrupt) it is closed, and the next request opens another.
+interrupt) the connection is dropped, and the next request opens another.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ if TYPE_CHECKING:
         def gettimeout(self) -> float | None:
             """What was set last."""
 
+        def shutdown(self, how: int, /) -> None:
+            """With 2, wake whoever is in one of the first two."""
+
         def close(self) -> None:
             """Close for good."""
 
@@ -81,16 +84,18 @@ class Client(Agent):
     """The agent that `connect` leads to.
 
     `connect` opens a new connection within its deadline, or raises; `address` is for messages. `timeout`, in seconds,
-    bounds each request instead of `LIST_TIMEOUT`, `SIGN_TIMEOUT` and `TIMEOUT`. Threads may share a client.
+    bounds each request instead of `LIST_TIMEOUT`, `SIGN_TIMEOUT` and `TIMEOUT`; ValueError unless it is above 0 and
+    at most a day. Threads may share a client; their requests take turns.
     """
 
     def __init__(self, connect: Callable[[], Connection], address: str, timeout: float | None = None) -> None:
+        if timeout is not None and not 0 < timeout <= 86400:
+            raise ValueError(f"a timeout is in seconds, above 0 and at most 86400, not {timeout}")
         self.address = address
-        #: how many entries of the last list were no keys and were left out of it
-        self.unreadable = 0
         self._connect = connect
         self._connection: Connection | None = connect()
         self._bound = False  # whether a session was bound to this connection, so that no other can take its place
+        self._closed = False
         self._timeout = timeout
         self._lock = allocate_lock()
         self._known: dict[bytes, PublicKey] = {}
@@ -103,15 +108,15 @@ class Client(Agent):
         return self._round_trip(frame(payload), timeout or self._timeout or TIMEOUT)
 
     def _round_trip(self, request: bytes, timeout: float) -> bytes:
+        deadline = monotonic() + timeout
         if not self._lock.acquire(True, timeout):
-            raise DeadlineExceeded(f"agent {self.address} was busy with another request for {timeout:g} s")
+            raise DeadlineExceeded(
+                f"agent {self.address} was busy with another thread's request for {timeout:g} s", "give it more time"
+            )
         try:
-            if self._connection is None:
-                if self._bound:
-                    raise Disconnected(f"the connection to {self.address} that was bound to a session is gone")
-                self._connection = self._connect()
+            connection = self._connection or self._reconnect()
             try:
-                reply, in_step = exchange(self._connection, request, timeout, self.address)
+                reply, in_step = exchange(connection, request, deadline, timeout, self.address)
             except BaseException:  # an interrupt too: its reply would be taken for the next one's
                 self._drop()
                 raise
@@ -121,14 +126,32 @@ class Client(Agent):
         finally:
             self._lock.release()
 
+    def _reconnect(self) -> Connection:
+        if self._closed:
+            raise Disconnected(f"this client of {self.address} was closed", "connect again")
+        if self._bound:
+            raise Disconnected(
+                f"the connection to {self.address} that was bound to a session is gone", "connect and bind again"
+            )
+        self._connection = self._connect()
+        return self._connection
+
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def close(self) -> None:
-        """Close the connection. A request after that opens another."""
-        self._drop()
+        """Close the connection for good; a request that another thread has under way ends with `Disconnected`."""
+        self._closed = True
+        if self._lock.acquire(False):
+            self._drop()
+            self._lock.release()
+        elif connection := self._connection:
+            try:
+                connection.shutdown(2)  # wakes the other thread, which drops the connection then
+            except OSError:
+                pass  # it was just being dropped
 
     def identities(self) -> list[Identity]:
         """The keys that the agent shows us; entries that are no keys are left out and counted in `unreadable`."""
@@ -253,28 +276,28 @@ class Client(Agent):
         return BadReply(f"agent {self.address} was asked to {what} and answered with a message of type {reply[0]}")
 
 
-def exchange(connection: Connection, request: bytes, timeout: float, address: str) -> tuple[bytes, bool]:
+def exchange(
+    connection: Connection, request: bytes, deadline: float, timeout: float, address: str
+) -> tuple[bytes, bool]:
     """Send `request`, a whole frame, and read one reply; say whether the connection is still in step after it.
 
-    Raises `Disconnected`, `DeadlineExceeded`, `BadReply`; the connection is of no use after any of them.
+    `deadline` is a time of `time.monotonic`, `timeout` how many seconds that was at first. Raises `Disconnected`,
+    `DeadlineExceeded`, `BadReply`; the connection is of no use after any of them.
     """
-    deadline = monotonic() + timeout
     try:
-        if connection.gettimeout() != timeout:  # setting it is a system call
-            connection.settimeout(timeout)
+        _allow(connection, deadline, timeout)
         connection.sendall(request)
+        _allow(connection, deadline, timeout)
         data: bytes | bytearray = connection.recv(_CHUNK)
         if not data:
             raise Disconnected(f"agent {address} hung up without a reply")
         while (missing := _missing(data, address)) > 0:
-            connection.settimeout(max(deadline - monotonic(), 0.001))
+            _allow(connection, deadline, 0)
             more = connection.recv(_CHUNK)
             if not more:
                 raise Disconnected(f"agent {address} hung up in the middle of a reply")
             data = bytearray(data) if isinstance(data, bytes) else data  # grows in place, however small the pieces
             data += more
-            if monotonic() >= deadline:
-                raise TimeoutError
     except Disconnected:
         raise
     except TimeoutError:
@@ -285,6 +308,17 @@ def exchange(connection: Connection, request: bytes, timeout: float, address: st
     except OSError as error:
         raise Disconnected(f"agent {address} hung up: {error.strerror or error}") from None
     return bytes(data[4 : len(data) + missing]), missing == 0
+
+
+def _allow(connection: Connection, deadline: float, timeout: float) -> None:
+    """Give the next operation the time that is left, or `timeout` where that is much the same: setting it costs."""
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    if left > timeout * 0.95 and timeout:
+        left = timeout
+    if connection.gettimeout() != left:
+        connection.settimeout(left)
 
 
 def _missing(data: bytes | bytearray, address: str) -> int:

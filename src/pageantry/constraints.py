@@ -75,7 +75,8 @@ class Hop(Struct):
 class RestrictDestination(Struct):
     """The key may be used only along these (from, to) pairs of hops; an empty `from` is this machine.
 
-    `WireError` when a `from` has a user, when only one of its host and keys is there, or when a `to` lacks either.
+    Encoding raises `WireError` when a `from` has a user, when only one of its host and keys is there, or when a `to`
+    lacks either.
     """
 
     name: ClassVar[str] = "restrict-destination-v00@openssh.com"

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .endpoints import Endpoint, parse
-from .errors import Error, NoSuchKey, Unreachable
+from .errors import AgentError, Error, NoSuchKey, Unreachable
 from .known import ANSWERS, CONNECTS, LEVELS, PRESENT, Candidate, candidates
 
 TYPE_CHECKING = False
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PROBE_CONNECT_TIMEOUT: Final = 0.25
 #: Seconds for the list of an agent that nobody named.
 PROBE_LIST_TIMEOUT: Final = 2.0
+
+#: How many agents are probed at the same time: each takes a thread and a descriptor.
+_AT_ONCE: Final = 64
 
 _NONE_HINT: Final = "start one (ssh-agent), or use key files without any: --agent keys:PATH"
 
@@ -67,19 +70,8 @@ def locate(address: str | None = None, *, probe: int | None = None) -> list[Foun
     a service, and not to lists for which a password manager may want to be unlocked. Agents are probed at the same
     time, so the slowest one sets the pace: a connection takes 0.25 s at most, a list 2 s. Never raises for an agent.
     """
-    from threading import Thread
-
-    places = [Candidate(parse(address), source="address")] if address else candidates()
-    result = [Found(place) for place in places]
-    threads = [
-        Thread(target=_probe, args=(found, place.limit if probe is None else probe), daemon=True)
-        for found, place in zip(result, places, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return _distinct(result)
+    places = candidates() if address is None else [Candidate(parse(address), source="address")]
+    return _distinct(_probed(places, probe))
 
 
 def connect(
@@ -100,14 +92,16 @@ def connect(
         agent = parse(address).open(timeout)
         if holding is None or _holds(agent, holding):
             return agent
-        agent.close()
         raise NoSuchKey(f"{address} does not hold {holding.fingerprint()}", "add the key, or name another agent")
+    say = say or _warn
     reached = 0
-    for agent in usable(timeout, say or _warn):
-        reached += 1
-        if holding is None or _holds(agent, holding):
-            return agent
-        agent.close()
+    for agent in usable(timeout, say):
+        try:
+            if holding is None or _holds(agent, holding):
+                return agent
+            reached += 1
+        except AgentError as error:
+            say(f"{error}; it is passed over")
     if holding is not None and reached:
         raise NoSuchKey(
             f"none of the {reached} agents that answer holds {holding.fingerprint()}", "add the key to one (ssh-add)"
@@ -118,19 +112,15 @@ def connect(
 def usable(timeout: float | None = None, say: Callable[[str], object] = lambda _: None) -> Iterator[Agent]:
     """The agents that answer, in the order of `connect`, each connected; whoever takes one closes it.
 
-    Those which should not be woken without need come last.
+    Those which should not be woken without need come last, and are given the time that a person needs to unlock them.
     """
-    places = candidates()
     dead: list[str] = []
-    for place in sorted(places, key=lambda place: not place.source and place.limit < ANSWERS):
+    for place in _preferred(candidates()):
         try:
-            if not place.source:
-                _probe(found := Found(place), ANSWERS)
-                if found.reached != LEVELS[ANSWERS]:
-                    continue
             agent = place.endpoint.open(timeout)
         except Error as error:
-            dead.append(f"{place.source} names an agent that does not answer: {error}")
+            if place.source:
+                dead.append(f"{place.source} names an agent that does not answer: {error}")
             continue
         for message in dead:
             say(f"{message}; going on with {place.endpoint.address}")
@@ -140,11 +130,46 @@ def usable(timeout: float | None = None, say: Callable[[str], object] = lambda _
         say(message)
 
 
+def _preferred(places: list[Candidate]) -> Iterator[Candidate]:
+    """Those that were named; then, of those that may be asked, the ones that answer; then those to be woken."""
+    yield from (place for place in places if place.source)
+    open_to_all = [place for place in places if not place.source and place.limit == ANSWERS]
+    for place, found in zip(open_to_all, _probed(open_to_all, ANSWERS), strict=True):
+        if found.reached == LEVELS[ANSWERS] and found.pid != os.getpid():
+            yield place
+    yield from (place for place in places if not place.source and place.limit < ANSWERS)
+
+
 def _holds(agent: Agent, key: PublicKey) -> bool:
+    """Whether the agent has the key; one that has not, or does not say, is closed."""
     try:
-        return any(identity.key == key for identity in agent.identities())
-    except Error:
-        return False
+        held = any(identity.key == key for identity in agent.identities())
+    except BaseException:
+        agent.close()
+        raise
+    if not held:
+        agent.close()
+    return held
+
+
+def _probed(places: list[Candidate], level: int | None) -> list[Found]:
+    """How far each goes, all of them at the same time; None stands for each one's own limit."""
+    from threading import Thread
+
+    result = [Found(place) for place in places]
+    threads = []
+    for found, place in zip(result, places, strict=True):
+        far = place.limit if level is None else level
+        if found.endpoint.kind == "keys":  # a person may be asked for a passphrase, which must not be left to a thread
+            _probe(found, far)
+        else:
+            threads.append(Thread(target=_probe, args=(found, far), daemon=True))
+    for start in range(0, len(threads), _AT_ONCE):
+        for thread in threads[start : start + _AT_ONCE]:
+            thread.start()
+        for thread in threads[start : start + _AT_ONCE]:
+            thread.join()
+    return result
 
 
 def _probe(found: Found, level: int) -> None:
@@ -167,6 +192,8 @@ def _probe(found: Found, level: int) -> None:
                 _converse(found, connection, level)
     except Error as error:
         found.error, found.hint = str(error), error.hint
+    except (OSError, ValueError) as error:
+        found.error, found.hint = f"{found.endpoint.where} cannot be tried: {error}", "check the address"
 
 
 def _converse(found: Found, connection: Connection, level: int) -> None:
@@ -201,4 +228,4 @@ def _distinct(result: list[Found]) -> list[Found]:
 def _warn(message: str) -> None:
     import warnings
 
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)  # this, `usable`, `connect`, and then who called that

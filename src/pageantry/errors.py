@@ -17,6 +17,7 @@
     │   └── NoSuchKey             no agent has that key
     ├── KeyFileError          a key file that cannot be read (also a ValueError)
     │   └── WrongPassphrase       it is encrypted, with another passphrase
+    ├── NobodyToAsk           a person must be asked, and there is no terminal
     └── VaultError            settings, stores and derivation (see `pageantry.vault`)
         ├── ImpossibleSettings    no passphrase can satisfy these settings (also a ValueError)
         └── SettingsError         saved settings that cannot be read or written
@@ -26,20 +27,28 @@
 class Error(Exception):
     """The root of the tree.
 
-    `str(error)` says in one line what happened and where; `hint` says in one line what to do, or is empty.
+    `str(error)` says in one line what happened and where; `hint` says in one line what to do. An error that is raised
+    without a hint has that of its class, which may be empty.
     """
+
+    hint = ""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
-        self.hint = hint
+        if hint:
+            self.hint = hint
 
 
 class WireError(Error, ValueError):
     """Bytes that are not what the protocol says: too short, too long, or of a wrong value."""
 
+    hint = "it is damaged, cut off or too long; get it from its source once more"
+
 
 class UnsupportedKey(WireError):
     """A key of a type or a shape that cannot be used here."""
+
+    hint = "use a key of another type, such as Ed25519"
 
 
 class UnsupportedConstraint(WireError):
@@ -61,6 +70,8 @@ class Unreachable(AgentError, ConnectionError):
 class Disconnected(AgentError, ConnectionError):
     """The agent closed the connection before its reply was whole."""
 
+    hint = "it may have ended, or hang up on what it does not like; see whether it still runs"
+
 
 class DeadlineExceeded(AgentError, TimeoutError):
     """The agent did not answer, or not all of it, in time."""
@@ -69,13 +80,19 @@ class DeadlineExceeded(AgentError, TimeoutError):
 class Refused(AgentError):
     """The agent said FAILURE: it will not, or cannot, do what was asked (RFC 9987, section 5.1)."""
 
+    hint = "it may be locked, or not allow that"
+
 
 class Unsupported(AgentError):
     """The agent does not know this request or extension."""
 
+    hint = "use another agent for that"
+
 
 class BadReply(AgentError):
     """The agent's reply is malformed, or is no answer to what was asked."""
+
+    hint = "the agent is broken, or not what it seems: restart it, or use another"
 
 
 class NoSuchKey(AgentError):
@@ -88,6 +105,12 @@ class KeyFileError(Error, ValueError):
 
 class WrongPassphrase(KeyFileError):
     """The key file is encrypted, and not with this passphrase."""
+
+
+class NobodyToAsk(Error):
+    """Something must be asked, and there is no terminal to ask at."""
+
+    hint = "run it where it can ask, or give the answer in a pipe"
 
 
 class VaultError(Error):

@@ -112,11 +112,11 @@ def _usual(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
     yield from _at(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", _RUNTIME)
     if sys.platform == "darwin":
         yield from _at(home, _MAC_HOME)
-        yield from _glob("/var/run/com.apple.launchd.*/Listeners", "OpenSSH")
-    yield from _glob(os.path.join(home, ".ssh", "agent", "s.*"), "OpenSSH")
+        yield from _glob("/var/run", "com.apple.launchd.*/Listeners", "OpenSSH")
+    yield from _glob(os.path.join(home, ".ssh", "agent"), "s.*", "OpenSSH")
     for directory in dict.fromkeys(("/tmp", environ.get("TMPDIR") or "/tmp")):  # noqa: S108 - where they are
-        yield from _glob(os.path.join(directory, "ssh-*", "agent.*"), "OpenSSH")
-        yield from _glob(os.path.join(directory, "pageant.*", "pageant.*"), "Pageant")
+        yield from _glob(directory, "ssh-*/agent.*", "OpenSSH")
+        yield from _glob(directory, "pageant.*/pageant.*", "Pageant")
     if environ.get("PREFIX"):  # Termux
         yield from _at(environ["PREFIX"], (("OpenSSH", "var/run/ssh-agent.socket", ANSWERS),))
     yield from _at(home, _HOME)
@@ -127,11 +127,11 @@ def _at(base: str, places: tuple[tuple[str, str, int], ...]) -> Iterator[Candida
         yield Candidate(Endpoint("unix", os.path.join(base, path)), agent, limit=limit)
 
 
-def _glob(pattern: str, agent: str) -> Iterator[Candidate]:
+def _glob(base: str, pattern: str, agent: str) -> Iterator[Candidate]:
     """Matches that are our own: others' in a shared directory are nobody's business here."""
     import glob
 
-    for path in sorted(glob.glob(pattern)):
+    for path in sorted(glob.glob(os.path.join(glob.escape(base), pattern))):
         try:
             if hasattr(os, "geteuid") and os.stat(path).st_uid == os.geteuid():
                 yield Candidate(Endpoint("unix", path), agent)

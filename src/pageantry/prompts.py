@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from .errors import Error
-
-
-class NobodyToAsk(Error):
-    """Something must be asked, and there is no terminal to ask at."""
+from .errors import Error, NobodyToAsk
 
 
 def secret(prompt: str) -> str:
     """What the person types at `prompt`, unseen. It goes to the terminal itself, so pipes stay free for data.
 
-    Raises `NobodyToAsk` without a terminal; KeyboardInterrupt and EOFError as they come.
+    Raises `NobodyToAsk` without a terminal, `Error` for what is not in the terminal's encoding; KeyboardInterrupt and
+    EOFError as they come.
     """
     import getpass
     import sys
@@ -21,8 +18,8 @@ def secret(prompt: str) -> str:
         try:
             open("/dev/tty", "rb", buffering=0).close()
         except OSError:
-            raise NobodyToAsk(
-                f"{prompt.rstrip(': ')}: there is no terminal to ask at",
-                "run it where it can ask, or unlock the key first",
-            ) from None
-    return getpass.getpass(prompt)
+            raise NobodyToAsk(f"{prompt.rstrip(': ')}: there is no terminal to ask at") from None
+    try:
+        return getpass.getpass(prompt)
+    except UnicodeError:  # which would show what was typed
+        raise Error("what was typed is not in the terminal's encoding", "set the terminal to UTF-8") from None

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Final
 
-_MAX_DEPTH: Final = 16  # of Include, as ssh has it
 _MAX_SIZE: Final = 1024 * 1024
 
 
@@ -28,30 +27,38 @@ def identity_agent(environ: Mapping[str, str], home: str) -> tuple[str, str] | N
         (os.path.join(home, ".ssh", "config"), os.path.join(home, ".ssh")),
         (os.path.join(system, "ssh_config"), system),
     ):
-        for value, file in _values(path, base, home, 0):
+        for value, file in _values(path, base, set()):
             expanded = _expand(value, environ, home)
             return (expanded, file) if expanded else None
     return None
 
 
-def _values(path: str, base: str, home: str, depth: int) -> Iterator[tuple[str, str]]:
-    """The values of IdentityAgent that hold for every host, and their files, in order."""
+def _values(path: str, base: str, read: set[str]) -> Iterator[tuple[str, str]]:
+    """The values of IdentityAgent that hold for every host, and their files, in order.
+
+    A file is read once: if its first reading named no agent, another would not either.
+    """
+    if path in read:
+        return
+    read.add(path)
     applies = True
     for keyword, words in _lines(path):
-        if keyword in ("host", "match"):
-            applies = words in (["*"], ["all"])
+        if keyword == "host":
+            applies = "*" in words and not any(word.startswith("!") for word in words)
+        elif keyword == "match":
+            applies = [word.lower() for word in words] == ["all"]
         elif keyword == "identityagent" and applies and words:
             yield words[0], path
-        elif keyword == "include" and applies and depth < _MAX_DEPTH:
+        elif keyword == "include" and applies:
             for pattern in words:
-                yield from _included(os.path.expanduser(pattern), base, home, depth)
+                yield from _included(os.path.expanduser(pattern), base, read)
 
 
-def _included(pattern: str, base: str, home: str, depth: int) -> Iterator[tuple[str, str]]:
+def _included(pattern: str, base: str, read: set[str]) -> Iterator[tuple[str, str]]:
     import glob
 
-    for path in sorted(glob.glob(os.path.join(base, pattern))):
-        yield from _values(path, base, home, depth + 1)
+    for path in sorted(glob.glob(os.path.join(glob.escape(base), pattern))):
+        yield from _values(path, base, read)
 
 
 def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
@@ -67,13 +74,15 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
         return
     for line in text.splitlines():
         bare = line.strip()
-        if not bare or bare.startswith("#"):
+        keyword = bare.replace("=", " ", 1).partition(" ")[0].partition("\t")[0]
+        if not keyword or keyword.startswith("#"):
             continue
-        keyword = bare.replace("=", " ", 1).split(None, 1)[0]
         lexer = shlex.shlex(bare[len(keyword) :].lstrip(" \t="), posix=True)
-        lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", "#"
+        lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
         try:
-            yield keyword.lower(), list(lexer)
+            words = list(lexer)
+            comment = next((index for index, word in enumerate(words) if word.startswith("#")), None)
+            yield keyword.lower(), words[:comment]
         except ValueError:  # a quote that does not end
             continue
 
@@ -98,20 +107,29 @@ def _expand(value: str, environ: Mapping[str, str], home: str) -> str | None:
 
 def _replace_tokens(value: str, home: str) -> str | None:
     """`value` with those tokens replaced that do not depend on the host to be reached; None where there are others."""
-    import getpass
-    import socket
-
-    host = socket.gethostname()
-    tokens = {"%": "%", "d": home, "u": getpass.getuser(), "l": host, "L": host.partition(".")[0]}
-    if sys.platform != "win32":
-        tokens["i"] = str(os.getuid())
     result = ""
     while value:
         before, percent, value = value.partition("%")
         result += before
         if percent:
-            if value[:1] not in tokens:
+            text = _token(value[:1], home)
+            if text is None:
                 return None
-            result += tokens[value[:1]]
+            result += text
             value = value[1:]
     return result
+
+
+def _token(letter: str, home: str) -> str | None:
+    import getpass
+    import socket
+
+    if letter == "i" and sys.platform != "win32":
+        return str(os.getuid())
+    if letter == "u":
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # a user without a name, as in some containers
+            return None
+    host = socket.gethostname() if letter in "lL" else ""
+    return {"%": "%", "d": home, "l": host, "L": host.partition(".")[0]}.get(letter)

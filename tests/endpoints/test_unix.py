@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,20 +92,49 @@ def test_a_regular_file(directory: Path, content: bytes) -> None:
     assert "not a socket" in str(refused(directory / "file"))
 
 
-def test_a_path_too_long_for_a_socket() -> None:
-    assert "200 bytes long" in str(refused("/" + "x" * 199))
+def test_a_path_too_long_for_a_socket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = directory / ("x" * 120)
+    deep.mkdir(mode=0o700)
+    monkeypatch.chdir(deep)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("agent")
+    assert f"{len(str(deep)) + 6} bytes long" in str(refused(deep / "agent"))
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "/\udcff\ud800"])
+def test_a_path_that_cannot_be_one(path: str) -> None:
+    refused(path)
 
 
 def test_a_queue_that_is_full_ends_at_the_deadline(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(directory / "busy"))
         server.listen(0)
+        start = time.monotonic()
         with contextlib.ExitStack() as stack:
             for _ in range(4):
                 waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
                 waiting.setblocking(False)
                 waiting.connect_ex(str(directory / "busy"))
             assert "took no connection within 0.3 s" in str(refused(directory / "busy"))
+        assert time.monotonic() - start >= 0.3
+
+
+def test_a_place_in_the_queue_is_waited_for(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory / "busy"))
+        server.listen(1)
+
+        def accept() -> None:
+            for _ in range(20):
+                time.sleep(0.01)
+                server.accept()[0].close()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        for _ in range(20):
+            unix.connect(str(directory / "busy"), 5).close()
+        thread.join()
 
 
 def test_a_file_of_gnupgs_is_followed(listener: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +151,13 @@ def test_a_file_of_gnupgs_is_followed_once(listener: Path, directory: Path) -> N
     assert "points to" in str(refused(directory / "two"))
 
 
+def test_a_file_of_gnupgs_may_lie_deeper_than_a_socket_could(listener: Path, directory: Path) -> None:
+    deep = directory / ("x" * 120)
+    deep.mkdir(mode=0o700)
+    (deep / "redirect").write_text(f"%Assuan%\nsocket={listener}\n")
+    unix.connect(str(deep / "redirect"), 1).close()
+
+
 def test_a_file_of_gnupgs_may_not_be_longer_than_gnupg_reads(listener: Path, directory: Path) -> None:
     (directory / "long").write_bytes(f"%Assuan%\nsocket={listener}\n".encode().ljust(512, b"\n"))
     assert "not a socket" in str(refused(directory / "long"))
@@ -129,6 +166,13 @@ def test_a_file_of_gnupgs_may_not_be_longer_than_gnupg_reads(listener: Path, dir
 def test_a_directory_that_everybody_may_change_is_not_trusted(listener: Path, directory: Path) -> None:
     directory.chmod(0o777)
     assert "chmod o-w" in refused(listener).hint
+    with tempfile.TemporaryDirectory(prefix="pgt", dir="/tmp") as elsewhere, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{elsewhere}/agent")
+        server.listen()
+        (directory / "link").symlink_to(f"{elsewhere}/agent")
+        assert "chmod o-w" in refused(directory / "link").hint
+        (directory / "redirect").write_text(f"%Assuan%\nsocket={elsewhere}/agent\n")
+        assert "chmod o-w" in refused(directory / "redirect").hint
     directory.chmod(0o1777)  # as /tmp is
     unix.connect(str(listener), 1).close()
 

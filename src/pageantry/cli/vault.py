@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from .._version import __version__
@@ -215,6 +217,7 @@ def _derive(call: Call) -> None:
     click.echo(passphrase)
     if notes and not before:
         _print_notes(["", *notes.splitlines(), ""])
+    gc.freeze()  # looking for garbage at exit would take a tenth of the whole time
 
 
 def _print_notes(lines: list[str]) -> None:

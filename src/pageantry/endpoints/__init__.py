@@ -97,4 +97,7 @@ def parse(address: str) -> Endpoint:
     paths = where.split(os.pathsep) if kind == "keys" else [where]
     if not all(paths) or "\0" in where:
         raise AddressError(f"{address!r} has no path in it", "use unix:PATH, keys:PATH or a path")
-    return Endpoint(kind, os.pathsep.join(os.path.abspath(os.path.expanduser(path)) for path in paths))
+    try:
+        return Endpoint(kind, os.pathsep.join(os.path.abspath(os.path.expanduser(path)) for path in paths))
+    except OSError:
+        raise AddressError(f"{address!r} starts in a directory that is gone", "give the whole path") from None

@@ -11,6 +11,7 @@ import socket
 import stat
 import sys
 from struct import unpack
+from time import monotonic, sleep
 
 from ..errors import Unreachable
 
@@ -47,10 +48,12 @@ def connect(path: str, timeout: float) -> socket.socket:
     Raises `Unreachable`.
     """
     path = resolve(path)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(timeout)
-        connection.connect(path)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _unreachable(path, error, timeout) from None
+    try:
+        _connect(connection, path, timeout)
         found = peer(connection)
         if found and found.uid not in _trusted():
             raise Unreachable(
@@ -67,6 +70,19 @@ def connect(path: str, timeout: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _connect(connection: socket.socket, path: str, timeout: float) -> None:
+    """Connect, waiting for a place in the queue of an agent that is busy. Raises OSError."""
+    deadline = monotonic() + timeout
+    connection.settimeout(timeout)
+    while True:
+        try:
+            return connection.connect(path)
+        except BlockingIOError:  # Linux says so at once when the queue is full, whatever the timeout
+            if monotonic() >= deadline:
+                raise
+            sleep(0.01)
 
 
 def resolve(path: str) -> str:
@@ -96,40 +112,46 @@ def peer(connection: socket.socket) -> Peer | None:
 
 def _is_socket(path: str) -> bool:
     """Whether there is a socket that we may trust, or else a regular file. Raises `Unreachable` for all others."""
-    encoded = os.fsencode(path)
-    if len(encoded) > MAX_PATH:
-        raise Unreachable(
-            f"{path[:40]}… is {len(encoded)} bytes long; a socket's path can have {MAX_PATH}",
-            "give the agent a shorter path, or make a symbolic link to it",
-        )
     try:
+        size = len(os.fsencode(path))
         status = os.stat(path)
     except OSError as error:
         raise _unreachable(path, error, 0) from None
+    except ValueError:  # a NUL, or what this locale cannot encode
+        raise Unreachable(f"{path} cannot be a path here", "correct the address") from None
     if status.st_uid not in _trusted():
         raise Unreachable(f"{path} belongs to {user(status.st_uid)}, not to you", "use an agent of your own")
+    _check_parents(path)
     if stat.S_ISREG(status.st_mode):
         return False
     if not stat.S_ISSOCK(status.st_mode):
         kind = "directory" if stat.S_ISDIR(status.st_mode) else "FIFO" if stat.S_ISFIFO(status.st_mode) else "device"
         raise Unreachable(f"{path} is a {kind}, not a socket", "an agent's address is the socket that it listens on")
-    _check_parents(path)
+    if size > MAX_PATH:
+        raise Unreachable(
+            f"{path[:40]}… is {size} bytes long; a socket's path can have {MAX_PATH}",
+            "give the agent a shorter path, or make a symbolic link to it",
+        )
     return True
 
 
 def _check_parents(path: str) -> None:
-    """Nobody else may be able to put another socket in this one's place."""
-    parent = os.path.dirname(os.path.realpath(path))
-    while True:
-        status = os.stat(parent)
-        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+    """Nobody else may be able to put something else in this one's place, nor in that of a link to it."""
+    parents: dict[str, None] = {}
+    for place in (path, os.path.realpath(path)):
+        while place != os.path.dirname(place):
+            place = os.path.dirname(place)  # noqa: PLW2901
+            parents[place] = None
+    for parent in parents:
+        try:
+            mode = os.stat(parent).st_mode
+        except OSError as error:
+            raise _unreachable(path, error, 0) from None
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise Unreachable(
                 f"{path} lies below {parent}, where every user may replace it",
                 f"take that right away (chmod o-w {parent}), or let the agent listen elsewhere",
             )
-        if parent == os.path.dirname(parent):
-            return
-        parent = os.path.dirname(parent)
 
 
 def _redirection(path: str) -> str | None:
