@@ -16,7 +16,7 @@ ORDER = [
     "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig", "known", "discovery",
     "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
-HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re rich subprocess tempfile typing"
+HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
 
 def imported_parts(path: Path) -> Iterator[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+
 import click
 
 from .._version import __version__
@@ -57,15 +61,31 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        _mend_streams()
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except BrokenPipeError:
             raise
         except Error as error:
             raise Failure(str(error), error.hint) from None
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise Failure(f"{where}{error.strerror or error}") from None
+            if not error.filename:  # standard output; what is left for it would fail once more at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            what = f"{error.filename or 'standard output'}: {error.strerror or error}"
+            raise Failure(what, "nothing else was done; see whether there is room, and whether you may") from None
+        return result
+
+
+def _mend_streams() -> None:
+    """Let no stream be missing, as with `<&-`, and no character be one that it cannot show."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - open as long as the process
+    if sys.stdout is None:
+        raise Failure("there is no standard output to write to", "send it to a file, or to /dev/null")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @click.group(

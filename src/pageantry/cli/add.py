@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..errors import Refused
 from .common import agent_option, json_option, open_agent, pick, print_json, read_secret, say
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     for char in value.lower() + ("s" if value[-1:].isdigit() else ""):
         if char.isascii() and char.isdigit():
             digits += char
-        elif char in _UNITS and digits:
+        elif char in _UNITS and 0 < len(digits) < 11:
             total, digits = total + int(digits) * _UNITS[char], ""
         else:
             raise click.BadParameter(f"{value!r} is no time; 90, 15m and 1h30m are")
@@ -54,16 +55,16 @@ def add(files: tuple[str, ...], lifetime: int | None, confirm: bool, address: st
     limits: list[Constraint] = [Lifetime(lifetime)] if lifetime else []
     if confirm:
         limits.append(Confirm())
-    opened = [(path, *_open(path)) for path in files]
-    done = []
+    opened = []
+    for path in files:  # all of them before the first is added
+        key, comment = _open(path)
+        opened += [(one, comment) for one in (key, with_certificate(path, key)) if one]
     with open_agent(address) as agent:
-        for path, key, comment in opened:
-            for one in filter(None, (key, with_certificate(path, key))):
-                agent.add(one, comment, limits)
-                say(f"added {one.public.fingerprint()} {comment} to {agent.address}")
-                done.append(_as_json(agent, one, comment))
+        for key, comment in opened:
+            agent.add(key, comment, limits)
+            say(f"added {key.public.fingerprint()} {comment} to {agent.address}")
     if as_json:
-        print_json(done)
+        print_json([_as_json(agent, key, comment) for key, comment in opened])
 
 
 def _open(path: str) -> tuple[PrivateKey, str]:
@@ -105,19 +106,22 @@ def remove(keys: tuple[str, ...], everything: bool, address: str | None, as_json
     if bool(keys) == everything:
         raise click.UsageError("Name the keys to remove, or use --all.")
     with open_agent(address) as agent:
-        identities = agent.identities()
-        chosen = identities if everything else list({pick(identities, name): None for name in keys})
-        if everything:
-            agent.remove_all()
-        else:
-            for identity in chosen:
+        before = agent.identities()
+        chosen = before if everything else list({pick(before, name): None for name in keys})
+        try:
+            if everything:
+                agent.remove_all()
+            for identity in () if everything else chosen:
                 agent.remove(identity.key)
-        left = {identity.key for identity in agent.identities()}
-    gone = [identity for identity in chosen if identity.key not in left]
-    for identity in chosen:
-        verb = "removed" if identity.key not in left else "the agent said yes, and still lists"
-        say(f"{verb} {identity.fingerprint} {identity.comment}")
+        finally:
+            after = {identity.key for identity in agent.identities()}
+            gone = [identity for identity in chosen if identity.key not in after]
+            for identity in gone:
+                say(f"removed {identity.fingerprint} {identity.comment}")
+    if len(gone) < len(chosen):
+        raise Refused(
+            f"{agent.address} said yes, and still lists {len(chosen) - len(gone)} of {len(chosen)} keys",
+            "this agent does not give its keys up that way (gpg-agent: gpg-connect-agent, or its sshcontrol file)",
+        )
     if as_json:
         print_json([{"type": one.key.type, "fingerprint": one.fingerprint, "comment": one.comment} for one in gone])
-    if len(gone) < len(chosen):
-        raise SystemExit(1)

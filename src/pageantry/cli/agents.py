@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .common import agent_option, json_option, print_json
+from .common import agent_option, json_option, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def agents(address: str | None = None, probe: int | None = None, as_json: bool = False) -> None:
-    """Show every agent, how it is reached, and what it holds.
+    """Show every agent, how it is reached, and what it holds. Exit status 1 if none answers.
 
     \b
     Examples:
@@ -34,10 +34,16 @@ def agents(address: str | None = None, probe: int | None = None, as_json: bool =
     found = locate(address, probe=probe)
     if as_json:
         print_json([_as_json(one) for one in found])
-        return
-    from .tables import print_agents
+    else:
+        from .tables import print_agents
 
-    print_agents(found)
+        print_agents(found)
+    if not any(one.reached for one in found):
+        if not found:
+            say("no SSH agent is here")
+        say("start one (ssh-agent), or use key files without any: --agent keys:PATH")
+    if all(one.error for one in found):
+        raise SystemExit(1)
 
 
 def _as_json(found: Found) -> dict[str, object]:

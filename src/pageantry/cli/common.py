@@ -49,6 +49,12 @@ def say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
+def emit(text: str, more: str = "", **style: Any) -> None:
+    """A line of a result on standard output, coloured on a terminal unless NO_COLOR is set; `more` is dim."""
+    line = click.style(printable(text), **style) + (click.style(f"  {printable(more)}", dim=True) if more else "")
+    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+
+
 def print_json(value: object) -> None:
     """`value` on standard output."""
     import json
@@ -63,11 +69,11 @@ def open_agent(address: str | None) -> Agent:
     return connect(address, say=say)
 
 
-def agents(address: str | None) -> Iterator[Agent]:
+def reachable(address: str | None) -> Iterator[Agent]:
     """The agent at `address` alone, or all that answer (see `discovery.usable`)."""
     from ..discovery import usable
 
-    if address:
+    if address is not None:
         yield open_agent(address)
     else:
         yield from usable(say=say)
@@ -75,7 +81,7 @@ def agents(address: str | None) -> Iterator[Agent]:
 
 def read_secret(prompt: str) -> str:
     """A line from standard input where that is a pipe, else from the person at the terminal, unseen."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin.isatty():
         from ..prompts import secret
 
         return secret(prompt)
@@ -95,7 +101,7 @@ def named_key(name: str) -> PublicKey | None:
     from ..keys.files import read_file
     from ..keys.public import PublicKey
 
-    if name.endswith(".pub") or (os.sep in name and os.path.isfile(name)):
+    if name.endswith(".pub"):
         line = read_file(name).decode("utf-8", "replace")
     elif name.startswith("AAAA") or " AAAA" in name:
         line = name
@@ -104,11 +110,18 @@ def named_key(name: str) -> PublicKey | None:
     return PublicKey.from_line(line)
 
 
+def is_number(name: str) -> bool:
+    """Whether `name` may be that of a key in a list."""
+    return len(name) < 10 and name.isascii() and name.isdecimal()
+
+
 def matching(identities: Sequence[Identity], name: str) -> list[Identity]:
-    """Those of `identities` that `name` means: a number from 1, a fingerprint, a comment, a .pub file or base64."""
-    if name.isascii() and name.isdecimal():
-        number = int(name[:9])
-        return list(identities[number - 1 : number]) if number else []
+    """Those of `identities` that `name` means: a number from 1, a fingerprint, a .pub file, base64, or a comment.
+
+    A comment comes last, because anybody may give a key the fingerprint of another for one.
+    """
+    if is_number(name) and 0 < int(name) <= len(identities):
+        return [identities[int(name) - 1]]
     if key := named_key(name):
         return [identity for identity in identities if identity.key == key]
     if name.startswith("MD5:"):

@@ -28,8 +28,8 @@ def keys(address: str | None, as_lines: bool, as_json: bool) -> None:
     """
     with open_agent(address) as agent:
         identities = agent.identities()
-    if unreadable := getattr(agent, "unreadable", 0):
-        say(f"{agent.address} lists {unreadable} entries that are no keys; they are left out")
+    if agent.unreadable:
+        say(f"{agent.address} lists {agent.unreadable} entries that are no keys; they are left out")
     if as_json:
         print_json([_as_json(identity, agent.address) for identity in identities])
     elif as_lines:

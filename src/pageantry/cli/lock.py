@@ -25,7 +25,7 @@ def lock(address: str | None, as_json: bool) -> None:
         raise Error("the two passphrases differ, nothing was locked", "try again")
     with open_agent(address) as agent:
         agent.lock(passphrase.encode())
-        if agent.identities():
+        if agent.identities():  # a locked agent shows none
             raise Error(f"{agent.address} said yes, and still shows its keys", "this agent does not know locks")
     _done(agent.address, as_json, locked=True)
 

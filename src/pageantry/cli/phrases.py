@@ -9,7 +9,7 @@ import click
 
 from ..errors import AddressError, AgentError, Error, NoSuchKey, SettingsError, Unreachable, WireError
 from . import Failure
-from .common import agents, matching, pick, read_secret, say
+from .common import is_number, matching, pick, reachable, read_secret, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
     name = call.options["with_key"]
     seen: list[Identity] = []
     agent = None
-    for agent in agents(_address(call)):
+    for agent in reachable(_address(call)):
         try:
-            identities = agent.identities() if name and not name.isdecimal() else suitable_identities(agent)
+            identities = agent.identities() if name and not is_number(name) else suitable_identities(agent)
         except AgentError as error:
             agent.close()
             if call.given("agent"):

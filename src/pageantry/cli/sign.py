@@ -6,8 +6,8 @@ from binascii import b2a_base64
 
 import click
 
-from ..errors import AgentError
-from .common import agent_option, agents, json_option, matching, pick, print_json
+from ..errors import AgentError, Error
+from .common import agent_option, is_number, json_option, matching, pick, print_json, reachable, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +39,16 @@ def sign(key: str, file: BinaryIO, namespace: str, raw: bool, address: str | Non
     from ..keys import sshsig
     from ..messages import MAX_MESSAGE
 
-    # More raw data than fits into a request are refused by it.
-    data = file.read(MAX_MESSAGE) if raw else sshsig.to_be_signed(sshsig.digest(file), namespace)
+    data = file.read(MAX_MESSAGE + 1) if raw else sshsig.to_be_signed(sshsig.digest(file), namespace)
+    if len(data) > MAX_MESSAGE:
+        raise Error(f"{file.name} is longer than {MAX_MESSAGE} bytes, which is all that agents take", "omit --raw")
     agent, identity = find(key, address)
     with agent:
         flags = SignFlags(sshsig.sign_flags(identity.key))
         signature = agent.sign(identity.key, data, flags, verify=identity.key.known)
     text = b2a_base64(signature).decode() if raw else sshsig.armor(identity.key, namespace, signature)
+    if not identity.key.known:
+        say(f"the signature could not be checked: keys of type {identity.key.type} are not known here")
     if as_json:
         result = {"fingerprint": identity.fingerprint, "agent": agent.address, "signature": text.rstrip("\n")}
         print_json(result if raw else result | {"namespace": namespace})
@@ -59,20 +62,24 @@ def find(name: str, address: str | None) -> tuple[Agent, Identity]:
     A number is one in the list of the first agent, which is what `pageantry keys` shows.
     """
     seen: list[Identity] = []
-    failure: AgentError | None = None
-    for agent in agents(address):
+    failures: list[AgentError] = []
+    for agent in reachable(address):
         try:
             held = agent.identities()
+            seen += held
+            if any(identity in held for identity in matching(seen, name)):
+                return agent, pick(seen, name)
         except AgentError as error:
-            failure = failure or error
-            continue
-        seen += held
-        if any(identity in held for identity in matching(seen, name)):
-            return agent, pick(seen, name)
+            failures.append(error)
+        except BaseException:
+            agent.close()
+            raise
         agent.close()
-        if name.isdecimal():
+        if is_number(name):
             break
-    if failure and not seen:
-        raise failure
+    if failures and (address is not None or is_number(name)):
+        raise failures[0]
+    for failure in failures:
+        say(f"{failure}; it is passed over")
     pick(seen, name)  # which says that there is no such key
     raise AssertionError
