@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
+import socket
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,9 +48,12 @@ def test_every_agent_is_shown_with_its_keys(run: Run, agent: Path, key_files: Ke
     assert (found["keys"], found["error"]) == (2, None)
 
 
-def test_a_dead_ssh_auth_sock_is_shown_with_its_reason(run: Run, tmp_path: Path) -> None:
+def test_a_dead_ssh_auth_sock_is_shown_with_its_reason(run: Run, agent: Path, tmp_path: Path) -> None:
+    (tmp_path / "ssh-agent").symlink_to(agent)
     shown = run(sock=tmp_path / "gone")
-    assert (shown.returncode, "there is no" in shown.stdout) == (0, True)
+    assert shown.returncode == 0  # there is another one
+    assert "there is no" in shown.stdout
+    assert str(tmp_path / "ssh-agent") in shown.stdout
     found = json.loads(run("agents", "--json", sock=tmp_path / "gone").stdout)[0]
     assert (found["reached"], found["keys"]) == (None, None)
     assert found["error"]
@@ -167,7 +175,7 @@ def test_a_lifetime_is_passed_on(run: Run, fresh_agent: Path, key_files: Keys, t
     assert run("add", "-t", time, str(key_files["ed25519"]), sock=fresh_agent).returncode == 0
 
 
-@pytest.mark.parametrize("time", ["", "0", "-1", "1x", "h", "99999w", "1h3", "½"])
+@pytest.mark.parametrize("time", ["9" * 5000, "", "0", "-1", "1x", "h", "99999w", "1h3", "½"])
 def test_a_time_that_is_none_is_wrong_usage(run: Run, fresh_agent: Path, key_files: Keys, time: str) -> None:
     done = run("add", f"--lifetime={time}", str(key_files["ed25519"]), sock=fresh_agent)
     if time == "1h3":  # ssh_config(5) takes it for 3 seconds more
@@ -193,9 +201,7 @@ def test_an_empty_passphrase_locks_nothing(run: Run, fresh_agent: Path) -> None:
 @pytest.mark.parametrize("agent", ["gpg-agent"], indirect=True)
 def test_gpg_agents_hollow_yes_is_not_believed(run: Run, agent: Path) -> None:
     assert "still shows its keys" in failed(run("lock", sock=agent, given="x\n"))[0]
-    done = run("remove", "1", sock=agent)
-    assert done.returncode == 1
-    assert "still lists" in done.stderr
+    assert "still lists" in failed(run("remove", "1", sock=agent))[0]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +211,14 @@ def test_an_address_without_an_agent_is_said_in_two_lines(run: Run, address: str
     what, hint = failed(run("keys", "--agent", address))
     assert address.partition(":")[2] in what or "nonsense" in what
     assert hint.startswith("  ")
+
+
+def test_an_agent_that_was_named_and_does_not_answer_is_a_failure(run: Run, tmp_path: Path) -> None:
+    for option in ((), ("--json",)):
+        done = run("agents", "--agent", str(tmp_path / "gone"), *option)
+        assert done.returncode == 1
+        assert "there is no" in done.stdout
+        assert "Traceback" not in done.stderr
 
 
 def test_what_an_agent_says_cannot_play_tricks_on_the_terminal(run: Run, fresh_agent: Path, tmp_path: Path) -> None:
@@ -226,9 +240,139 @@ def test_what_an_agent_says_cannot_play_tricks_on_the_terminal(run: Run, fresh_a
 def test_a_pipe_that_closes_early_is_no_error(run: Run, agent: Path) -> None:
     done = run("keys", "--json", sock=agent)
     assert done.returncode == 0
-    shell = f"{__import__('sys').executable} -m pageantry keys --json --agent {agent} | true"
+    shell = f"{sys.executable} -m pageantry keys --json --agent {agent} | true"
     piped = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
     assert "Traceback" not in piped.stderr
+
+
+def in_shell(shell: str, agent: Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
+    command = f"'{sys.executable}' -m pageantry"
+    script = shell.replace("PAGEANTRY", command)
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(agent), **environ}
+    return subprocess.run(["sh", "-c", script], env=environment, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["", "agents", "keys", "keys --json", "sign 1 /dev/null"])
+@pytest.mark.parametrize("agent", ["openssh"], indirect=True)
+def test_output_that_cannot_be_written_is_a_failure_in_words(agent: Path, command: str) -> None:
+    for redirection in (">&-", ">/dev/full"):
+        done = in_shell(f"PAGEANTRY {command} {redirection}", agent)
+        assert done.returncode == 1, redirection
+        lines = done.stderr.decode().splitlines()
+        assert "standard output" in lines[0]
+        assert len(lines) == 2
+
+
+@pytest.mark.parametrize("agent", ["openssh"], indirect=True)
+def test_input_that_is_closed_is_empty(agent: Path) -> None:
+    assert in_shell("PAGEANTRY sign 1 <&-", agent).returncode == 0
+    done = in_shell("PAGEANTRY lock <&-", agent)
+    assert done.returncode == 1
+    assert b"standard input is empty" in done.stderr
+
+
+def test_a_comment_beyond_the_locale_is_shown_as_well_as_can_be(run: Run, fresh_agent: Path, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kéy", "-f", tmp_path / "key"], check=True)
+    assert run("add", str(tmp_path / "key"), sock=fresh_agent).returncode == 0
+    done = in_shell("PAGEANTRY keys; PAGEANTRY", fresh_agent, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count("kéy".encode()) == 2  # click takes a terminal of 1963 for a mistake
+
+
+def test_raw_data_beyond_the_limit_are_not_cut(run: Run, key_files: Keys, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(300_000))
+    address = f"keys:{key_files['ed25519']}"
+    assert "longer than 262144" in failed(run("sign", "--raw", "1", str(tmp_path / "big"), "--agent", address))[0]
+
+
+def test_a_key_named_like_another_things_name_is_found_by_its_comment(
+    run: Run, fresh_agent: Path, key_files: Keys, tmp_path: Path
+) -> None:
+    path = tmp_path / "2024"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "2024", "-f", path], check=True)
+    assert run("add", str(path), sock=fresh_agent).returncode == 0
+    assert run("sign", "2024", sock=fresh_agent, given="data").returncode == 0
+    pem = tmp_path / "pem"  # without a comment, its path becomes that
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-m", "PEM", "-N", "", "-f", pem], check=True)
+    assert run("add", str(pem), sock=fresh_agent).returncode == 0
+    assert run("remove", str(pem), sock=fresh_agent).returncode == 0
+
+
+def test_a_comment_that_poses_as_a_fingerprint_is_not_taken_for_one(
+    run: Run, fresh_agent: Path, key_files: Keys, tmp_path: Path
+) -> None:
+    good = public(key_files["ed25519"]).fingerprint()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", good, "-f", tmp_path / "evil"], check=True)
+    assert run("add", str(tmp_path / "evil"), str(key_files["ed25519"]), sock=fresh_agent).returncode == 0
+    signed = json.loads(run("sign", good, "--json", sock=fresh_agent, given="data").stdout)
+    assert signed["fingerprint"] == good
+
+
+def test_a_bad_certificate_beside_a_key_adds_nothing(
+    run: Run, fresh_agent: Path, key_files: Keys, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    (tmp_path / "key-cert.pub").write_text("junk")
+    files = (str(key_files["ed25519"]), str(tmp_path / "key"))
+    assert "key-cert.pub" in failed(run("add", *files, sock=fresh_agent))[0]
+    assert json.loads(run("keys", "--json", "--agent", str(fresh_agent)).stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "word"),
+    [
+        (b"", "hung up"),
+        (b"\0\0\0", "hung up"),
+        (b"\xff\xff\xff\xff", "4294967295 bytes"),
+        (b"\0\0\0\1\5", "refused"),
+        (b"\0\0\0\1\6", "type 6"),
+        (b"\0\0\0\5\x0c\xff\xff\xff\xff", "breaks off"),
+    ],
+)
+@pytest.mark.parametrize("command", [("keys",), ("sign", "1"), ("remove", "1"), ("keys", "--json")])
+def test_a_broken_agent_is_said_in_two_lines(
+    run: Run, short_directory: Path, reply: bytes, word: str, command: tuple[str, ...]
+) -> None:
+    with fake_agent(short_directory / "fake", reply) as address:
+        what, hint = failed(run(*command, "--agent", str(address), given="data"))
+    assert word in what
+    assert hint.strip()
+
+
+def test_a_key_type_that_looks_like_markup_is_shown_as_it_is(run: Run, short_directory: Path) -> None:
+    blob = b"\0\0\0\6[/foo]"
+    reply = b"\x0c\0\0\0\1" + len(blob).to_bytes(4, "big") + blob + b"\0\0\0\0"
+    with fake_agent(short_directory / "fake", len(reply).to_bytes(4, "big") + reply) as address:
+        for command in (("keys",), ("agents",)):
+            done = run(*command, "--agent", str(address))
+            assert done.returncode == 0
+            assert "[/foo]" in done.stdout
+
+
+@contextlib.contextmanager
+def fake_agent(address: Path, reply: bytes) -> Iterator[Path]:
+    """Answers everything with `reply`, then hangs up."""
+    assert sys.platform != "win32"
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(address))
+        server.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = server.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(100_000)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield address
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def test_help_has_examples_for_every_command(run: Run) -> None:
