@@ -59,7 +59,18 @@ class Call:
 
 
 class _Grouped(click.Command):
-    """A command whose help shows its options in groups."""
+    """A command whose help shows its options in groups, and which starts quickly."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spell out the flags in front: for a short one, click 8.5 spends 2 ms guessing which long one was misspelt.
+
+        Only those in front, as a later word that looks like a flag may be the value of an option.
+        """
+        flags = {
+            param.opts[0]: param.opts[-1] for param in self.params if isinstance(param, click.Option) and param.is_flag
+        }
+        count = next((number for number, word in enumerate(args) if word not in flags), len(args))
+        return super().parse_args(ctx, [flags[word] for word in args[:count]] + args[count:])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = {param.name: param for param in self.get_params(ctx) if isinstance(param, click.Option)}
