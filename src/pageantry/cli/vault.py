@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import click
 
 from .._version import __version__
@@ -228,7 +226,6 @@ def _derive(call: Call) -> None:
     click.echo(passphrase)
     if notes and not before:
         _print_notes(["", *notes.splitlines(), ""])
-    gc.freeze()  # looking for garbage at exit would take a tenth of the whole time
 
 
 def _print_notes(lines: list[str]) -> None:
