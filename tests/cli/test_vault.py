@@ -457,13 +457,17 @@ class TestKeys:
         assert (done.status, len(done.lines)) == (1, 2)
         assert "three" in done.lines[0]
 
-    def test_a_key_that_may_sign_differently_is_not_offered(self, vault: Vault, agent: Any, home: Path) -> None:
+    def test_an_ecdsa_key_that_signs_the_same_way_twice_serves_where_there_is_no_other(
+        self, vault: Vault, agent: Any, keys: Any, saved: Any
+    ) -> None:
         done = vault("-k", *agent("curve"), "x")
-        assert (done.status, done.out, len(done.lines)) == (1, "", 2)
-        assert "suitable" in done.lines[0]
-        assert "-p" in done.lines[1]
-        assert vault("-c", "-k", *agent("curve"), "x").status == 1
-        assert not (home / "vault.json").exists()
+        assert (done.status, len(done.lines)) == (0, 1)
+        assert vault("-k", *agent("curve"), "x").out == done.out != ""
+        assert vault("-c", "-k", *agent("curve"), "x").status == 0
+        assert saved()["services"]["x"] == {"key": keys["curve"]}
+        other = vault("-k", *agent("curve", "one"), "x")
+        assert (other.status, len(other.lines)) == (0, 1)
+        assert other.out != done.out
 
     def test_a_saved_key_is_used(self, vault: Vault, agent: Any, keys: Any, saved: Any) -> None:
         expected = vault("-k", *agent("two"), "x").out

@@ -88,6 +88,7 @@ def test_which_keys_are_suitable() -> None:
     assert [key for key in keys if suitable(key)] == [EXAMPLE, ED448, RSA]
     assert [key for key in keys if suitable(key, deterministic=True)] == [EXAMPLE, ED448, RSA, DSA, ECDSA]
     assert [one.key for one in suitable_identities(Fixed(keys=keys))] == [EXAMPLE, ED448, RSA]
+    assert [one.key for one in suitable_identities(Fixed(keys=[ECDSA]))] == [ECDSA]  # to be put to the test
     pageant = Fixed(keys=keys, extensions=[PAGEANT])
     assert [one.key for one in suitable_identities(pageant)] == [EXAMPLE, ED448, RSA, DSA, ECDSA]
 

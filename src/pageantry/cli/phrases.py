@@ -86,12 +86,14 @@ def warn_unless_normal(call: Call, phrase: str, service: str, what: str) -> None
 def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
     """The key to use, as -k or --with-key say, and the agent that holds it, connected.
 
-    It is one of the first agent with any that is suitable; only a key that was named is looked for in all.
+    It is one of the first agent with any that is suitable; only a key that was named is looked for in all. An agent
+    whose keys have yet to prove themselves waits for the others.
     """
-    from ..vault.phrase import suitable_identities
+    from ..vault.phrase import suitable, suitable_identities
 
     name = call.options["with_key"]
     seen: list[Identity] = []
+    unproven: tuple[Agent, list[Identity]] | None = None
     agent = None
     for agent in reachable(_address(call)):
         try:
@@ -105,9 +107,14 @@ def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
         seen += identities
         if name and matching(identities, name):
             return agent, pick(identities, name).key.plain
-        if identities and not name:
+        if not name and any(suitable(identity.key) for identity in identities):
             return agent, _one_of(call, agent, identities).key
-        agent.close()
+        if not name and identities and not unproven:
+            unproven = agent, identities
+        else:
+            agent.close()
+    if unproven:
+        return unproven[0], _one_of(call, *unproven).key
     if agent is None:
         raise Unreachable("no SSH agent answers here", _NO_KEY_HINT)
     if name:

@@ -71,7 +71,7 @@ class FileLock:
                         f"another program holds {self._path} for more than {self._seconds:g} seconds",
                         "wait until it is done, or end it",
                     ) from None
-                sleep(0.02)
+                sleep(0.005)
             except OSError as error:
                 if self._shared:
                     return

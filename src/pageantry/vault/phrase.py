@@ -34,16 +34,17 @@ def suitable(key: PublicKey, *, deterministic: bool = False) -> bool:
 def suitable_identities(agent: Agent) -> list[Identity]:
     """The keys of `agent` that can make a phrase, each once, certificates as their plain keys.
 
-    DSA and ECDSA keys are among them where the agent says that it is Pageant. Raises `AgentError`.
+    DSA and ECDSA keys are among them where the agent says that it is Pageant, or where there are no others: then
+    `phrase_from` puts them to the test. Raises `AgentError`.
     """
-    identities = agent.identities()
-    deterministic = any(identity.key.plain_type in _DEPENDS for identity in identities) and _PAGEANT in agent.query()
     plain: dict[PublicKey, Identity] = {}
-    for identity in identities:
-        if suitable(identity.key, deterministic=deterministic):
-            key = identity.key.plain
-            plain.setdefault(key, Identity(key, identity.comment))
-    return list(plain.values())
+    for identity in agent.identities():
+        if suitable(identity.key, deterministic=True):
+            plain.setdefault(identity.key.plain, Identity(identity.key.plain, identity.comment))
+    sure = [one for one in plain.values() if suitable(one.key)]
+    if not sure or (len(sure) < len(plain) and _PAGEANT in agent.query()):
+        return list(plain.values())
+    return sure
 
 
 def phrase_from(agent: Agent, key: PublicKey) -> str:
