@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from base64 import b64decode, b64encode
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pageantry.errors import KeyFileError, WrongPassphrase
-from pageantry.keys.files import MAX_FILE, MAX_ROUNDS, KeyFile, read, read_file, with_certificate
+from pageantry.keys.files import MAX_FILE, MAX_ITERATIONS, MAX_ROUNDS, KeyFile, read, read_file, with_certificate
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
 from pageantry.wire import Writer
@@ -235,12 +236,30 @@ def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
     assert [str(error) for error in failures] == [f"{path} is not a regular file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_an_error_of_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.touch(mode=0)
-    with pytest.raises(KeyFileError, match="may not be read"):
-        read(str(path))
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are different there")
+def test_a_file_that_may_not_be_read_is_an_error_of_one_line(as_nobody: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        path = os.path.join(directory, "secret")
+        Path(path).touch(mode=0)
+        with as_nobody(), pytest.raises(KeyFileError, match="may not be read"):
+            read(path)
+
+
+@pytest.mark.parametrize(("rounds", "believed"), [(2048, True), (MAX_ITERATIONS, True), (2**31 - 1, False)])
+def test_rounds_that_take_for_ever_are_not_begun(rounds: int, believed: bool) -> None:
+    def der(tag: int, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return bytes((tag, len(body))) + body
+
+    cost = der(0x30, der(0x04, b"saltsalt"), der(0x02, rounds.to_bytes(5, "big")))
+    algorithm = der(0x30, der(0x06, b"pbes2"), der(0x30, der(0x30, der(0x06, b"pbkdf2"), cost)))
+    file = armor(der(0x30, algorithm, der(0x04, bytes(16))), "ENCRYPTED PRIVATE KEY")
+    if believed:
+        assert KeyFile.parse(file, "key").encrypted
+    else:
+        with pytest.raises(KeyFileError, match="rounds of key derivation"):
+            KeyFile.parse(file, "key")
 
 
 def test_a_file_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:

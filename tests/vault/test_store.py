@@ -5,10 +5,12 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -330,17 +332,18 @@ def test_a_lock_is_waited_for_until_its_deadline(store: Store) -> None:
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_settings_in_a_folder_that_cannot_be_written_can_be_read(store: Store) -> None:
-    save(store, length=3)
-    os.unlink(os.path.join(store.folder, "vault.lock"))
-    os.chmod(store.folder, 0o500)
-    try:
-        assert store.load()["services"] == {"foo": {"length": 3}}
-        with pytest.raises(SettingsError, match="cannot open the lock"):
-            save(store, length=4)
-    finally:
-        os.chmod(store.folder, 0o700)
+def test_settings_in_a_folder_that_cannot_be_written_can_be_read(as_nobody: Any) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        store = Store(folder)
+        save(store, length=3)
+        os.unlink(os.path.join(folder, "vault.lock"))
+        os.chmod(store.path, 0o644)
+        os.chmod(folder, 0o555)
+        with as_nobody():
+            assert store.load()["services"] == {"foo": {"length": 3}}
+            with pytest.raises(SettingsError, match="cannot open the lock"):
+                save(store, length=4)
+        os.chmod(folder, 0o700)
 
 
 def test_other_files_beside_the_settings_are_kept_and_read(store: Store) -> None:

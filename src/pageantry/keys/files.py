@@ -20,7 +20,7 @@ from .public import PublicKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Final, TypeAlias
 
     #: From the passphrase, if any, to the key and its comment.
@@ -31,6 +31,9 @@ MAX_FILE: Final = 1024 * 1024
 #: The most rounds of bcrypt that a file may ask for. ssh-keygen's default is 16 or 24, each costs some 5 ms, and the
 #: number is believed before anything in the file could be proven.
 MAX_ROUNDS: Final = 1024
+
+#: The same for PBKDF2 in PEM files, where OpenSSL's default is 2048. So many take some seconds.
+MAX_ITERATIONS: Final = 10_000_000
 
 _MAGIC = b"openssh-key-v1\0"
 #: Sizes in bytes of key, initialisation vector, block and authentication tag.
@@ -227,7 +230,10 @@ def _decipher(cipher: str, options: bytes, sealed: bytes, tag: bytes, passphrase
     salt, rounds = reader.string(), reader.uint32()
     reader.end()
     if not (salt and 0 < rounds <= MAX_ROUNDS):
-        raise WireError(f"{rounds} rounds of bcrypt with {len(salt)} bytes of salt; 1 to {MAX_ROUNDS} are believed")
+        raise WireError(
+            f"it asks for {rounds} rounds of bcrypt with {len(salt)} bytes of salt; 1 to {MAX_ROUNDS} are believed",
+            "if the file is yours, have it written with fewer: ssh-keygen -p -a 24 -f FILE",
+        )
     key_size, iv_size, _, _ = _CIPHERS[cipher]
     material = kdf(passphrase, salt, key_size + iv_size, rounds, ignore_few_rounds=True)
     try:
@@ -270,6 +276,11 @@ def _chacha20_poly1305(key: bytes, sealed: bytes, tag: bytes) -> bytes:
 def _pem(data: bytes, where: str) -> KeyFile:
     """One of the older forms. Those hide even the public key when they are encrypted."""
     encrypted = data.startswith(b"-----BEGIN ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in data
+    if max(_integers(_pem_body(data)), default=0) > MAX_ITERATIONS and encrypted:
+        raise KeyFileError(
+            f"{where} asks for more than {MAX_ITERATIONS} rounds of key derivation, which are not believed",
+            "if the file is yours, have it written with fewer: ssh-keygen -p -f FILE",
+        )
 
     def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
         from cryptography.exceptions import UnsupportedAlgorithm
@@ -286,6 +297,30 @@ def _pem(data: bytes, where: str) -> KeyFile:
             raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _PEM_HINT) from None
 
     return KeyFile(where, encrypted=encrypted, public=None if encrypted else load(None)[0].public, load=load)
+
+
+def _pem_body(data: bytes) -> bytes:
+    try:
+        return a2b_base64(b"".join(data.split(b"-----")[2].split()))
+    except _Base64Error:
+        return b""
+
+
+def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
+    """The numbers in the sequences of some DER, which in an encrypted PKCS#8 file are the costs of its derivation."""
+    at = 0
+    while at + 2 <= len(der) and depth < 8:
+        tag, size = der[at : at + 2]
+        at += 2
+        if size & 0x80:
+            octets = size & 0x7F
+            size = int.from_bytes(der[at : at + octets], "big")
+            at += octets
+        if tag == 0x30:
+            yield from _integers(der[at : at + size], depth + 1)
+        elif tag == 0x02:
+            yield int.from_bytes(der[at : at + size], "big")
+        at += size
 
 
 def _from_cryptography(key: Any) -> PrivateKey:
