@@ -69,10 +69,10 @@ def check(pytest_arguments: list[str]) -> int:
         return 1
     python = ("--python", sys.executable, "--no-python-downloads")
     sync = (uv, "sync", "--quiet", "--frozen", "--group", "dev", "--group", "bench", *python)
-    if not run("set up .venv", *sync, UV_PROJECT_ENVIRONMENT=".venv"):
-        # Behind a proxy with a certificate of its own, only the system knows whom to trust.
-        if not run("set up .venv again", *sync, "--system-certs", UV_PROJECT_ENVIRONMENT=".venv"):
-            return 1
+    where = {"UV_PROJECT_ENVIRONMENT": ".venv"}
+    # Behind a proxy with a certificate of its own, only the system knows whom to trust.
+    if not run("set up .venv", *sync, **where) and not run("set up .venv again", *sync, "--system-certs", **where):
+        return 1
     missing = missing_programs()
     results = {
         "lock file": run("lock file", uv, "lock", "--quiet", "--check", "--offline", *python),
