@@ -7,11 +7,10 @@
 Importing this loads nothing else: each name below comes from its module when it is first used.
 """
 
-from ._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import errors, vault
+    from ._version import __version__
     from .agent import Agent, Identity, SignFlags
     from .client import Client
     from .discovery import Found, connect, locate
@@ -38,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "_version",
     "Agent": "agent",
     "Client": "client",
     "Endpoint": "endpoints",

@@ -9,11 +9,7 @@
 
 from __future__ import annotations
 
-import struct
-
-from .constraints import read_constraints, write_constraints
 from .errors import WireError
-from .keys.private import PrivateKey
 from .wire import CODECS, Reader, Struct, Writer
 
 TYPE_CHECKING = False
@@ -21,6 +17,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Final, TypeAlias
 
     from .constraints import Constraint
+    from .keys.private import PrivateKey
     from .wire import Rest, Secret
 
     Constraints: TypeAlias = tuple[Constraint, ...]
@@ -31,15 +28,33 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 256 * 1024
 
 
-_UINT32: Final = struct.Struct(">I").unpack_from
+# A client that lists and signs needs neither private keys nor constraints, so they are imported when one comes along.
+
+
+def _read_key(reader: Reader) -> PrivateKey:
+    from .keys.private import PrivateKey
+
+    return PrivateKey.read(reader)
+
+
+def _read_constraints(reader: Reader) -> Constraints:
+    from .constraints import read_constraints
+
+    return read_constraints(reader)
+
+
+def _write_constraints(writer: Writer, constraints: Constraints) -> None:
+    from .constraints import write_constraints
+
+    write_constraints(writer, constraints)
 
 
 class Message(Struct):
     """What all messages have: a type number, and contents."""
 
     codecs = CODECS | {
-        "PrivateKey": (PrivateKey.read, lambda writer, key: key.write(writer)),
-        "Constraints": (read_constraints, write_constraints),
+        "PrivateKey": (_read_key, lambda writer, key: key.write(writer)),
+        "Constraints": (_read_constraints, _write_constraints),
     }
     number: ClassVar[int] = 0
 
@@ -114,18 +129,18 @@ def split_identities(contents: bytes) -> list[tuple[bytes, bytes]]:
 
     Raises `WireError`. The count is believed only as far as the bytes go.
     """
-    try:
-        (count,) = _UINT32(contents)
-        at, pairs = 4, []
-        for _ in range(count):
-            start = at + 4
-            middle = start + _UINT32(contents, at)[0]
-            at = middle + 4 + _UINT32(contents, middle)[0]
-            pairs.append((contents[start:middle], contents[middle + 4 : at]))
-    except struct.error:
-        raise WireError(f"list of keys that breaks off after {len(contents)} bytes") from None
-    if at != len(contents):  # a last length that lies past the end shows here, too
-        raise WireError(f"list of {count} keys that ends at {at} of {len(contents)} bytes")
+    number, size = int.from_bytes, len(contents)
+    count, at, pairs = number(contents[:4], "big"), 4, []
+    for _ in range(count):
+        start = at + 4
+        middle = start + number(contents[at:start], "big")
+        end = middle + 4
+        at = end + number(contents[middle:end], "big")
+        if at > size:
+            break
+        pairs.append((contents[start:middle], contents[end:at]))
+    if at != size:
+        raise WireError(f"list of {count} keys that breaks off or goes on: {at} of {size} bytes after {len(pairs)}")
     return pairs
 
 

@@ -10,7 +10,6 @@ import os
 import socket
 import stat
 import sys
-from struct import unpack
 from time import monotonic, sleep
 
 from ..errors import Unreachable
@@ -100,14 +99,14 @@ def resolve(path: str) -> str:
 def peer(connection: socket.socket) -> Peer | None:
     """Who listens at the other end, as the kernel says; None where this system does not say."""
     if hasattr(socket, "SO_PEERCRED"):
-        pid, uid, _ = unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return Peer(uid & 0xFFFFFFFF, pid or None)
+        ucred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
+        return Peer(int.from_bytes(ucred[4:8], sys.byteorder), int.from_bytes(ucred[:4], sys.byteorder) or None)
     try:
-        _, uid = unpack("=II", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76)[:8])
-        pid = int.from_bytes(connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4), "little")
+        xucred = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76)  # version, uid, and the groups
+        pid = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4)
     except OSError:
         return None
-    return Peer(uid, pid or None)
+    return Peer(int.from_bytes(xucred[4:8], sys.byteorder), int.from_bytes(pid, sys.byteorder) or None)
 
 
 def _is_socket(path: str) -> bool:
