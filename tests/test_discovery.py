@@ -14,7 +14,7 @@ import pytest
 
 import pageantry
 from pageantry import PublicKey
-from pageantry.errors import Unreachable
+from pageantry.errors import BadReply, Unreachable
 from pageantry.known import candidates
 from pageantry.messages import IdentitiesAnswer, frame
 
@@ -176,8 +176,9 @@ def test_a_dead_ssh_auth_sock_is_said_aloud_with_what_is_used_instead(
     assert (dead.reached, alive.reached) == (None, "answers")
     assert dead.error
     assert dead.hint
-    with pytest.warns(UserWarning, match="SSH_AUTH_SOCK"):
+    with pytest.warns(UserWarning, match="SSH_AUTH_SOCK") as warned:
         pageantry.connect().close()
+    assert warned[0].filename == __file__  # where it was called, not where it was noticed
 
 
 def test_a_dead_ssh_auth_sock_alone_is_the_reason_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +213,26 @@ def test_agents_that_hang_cost_one_deadline_together(place: Path, agents: list[F
     assert time.monotonic() - start < 5
     assert [one.reached for one in found] == ["connects"] * 3
     assert all("did not answer" in one.error for one in found)
+
+
+def test_a_named_agent_that_cannot_list_its_keys_is_no_agent_without_the_key(place: Path, agents: list[Fake]) -> None:
+    agents.append(Fake(place / "broken", frame(b"\x06")))
+    with pytest.raises(BadReply):
+        pageantry.connect(str(place / "broken"), holding=ED25519)
+    agents.append(Fake(place / "run/ssh-agent", frame(b"\x05")))
+    said: list[str] = []
+    with pytest.raises(Unreachable):
+        pageantry.connect(holding=ED25519, say=said.append)
+
+
+def test_many_silent_agents_are_passed_over_together(place: Path, agents: list[Fake]) -> None:
+    for name in ("ssh-agent", ".gnupg/S.gpg-agent.ssh"):
+        base = place / "run" if name == "ssh-agent" else place
+        agents.append(Fake(base / name, None))
+    start = time.monotonic()
+    with pytest.raises(Unreachable):
+        pageantry.connect()
+    assert time.monotonic() - start < 3.9
 
 
 def test_candidates_of_an_empty_environment_are_found_without_an_error() -> None:

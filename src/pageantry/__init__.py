@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from ._version import __version__
     from .agent import Agent, Identity, SignFlags
     from .client import Client
-    from .discovery import Found, connect, locate
+    from .discovery import connect, locate
     from .endpoints import Endpoint
     from .errors import Error
     from .keys.private import PrivateKey
     from .keys.public import PublicKey
+    from .probing import Found
 
 __all__ = [
     "Agent",
@@ -42,7 +43,7 @@ _HOMES = {
     "Client": "client",
     "Endpoint": "endpoints",
     "Error": "errors",
-    "Found": "discovery",
+    "Found": "probing",
     "Identity": "agent",
     "PrivateKey": "keys.private",
     "PublicKey": "keys.public",

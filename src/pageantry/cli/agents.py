@@ -8,7 +8,7 @@ from .common import agent_option, json_option, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..discovery import Found
+    from ..probing import Found
 
 
 @click.command

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..agent import Identity
-    from ..discovery import Found
+    from ..probing import Found
 
 _NAMES = {
     "ssh-rsa": "RSA",
