@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from .vault import Call
+    from .vault_call import Call
 
 #: The line below which the notes are, in the modern interface; whatever else it says, it has the scissors.
 _SCISSORS: Final = ">8"

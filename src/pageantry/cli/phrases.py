@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..agent import Agent, Identity
     from ..keys.public import PublicKey
-    from .vault import Call
+    from .vault_call import Call
 
 #: derivepassphrase's names for agents, in our addresses; the empty one stands for SSH_AUTH_SOCK.
 _PROVIDERS: Final = {

@@ -9,6 +9,7 @@ from ..vault.derive import COMPATS, SETTINGS, derive
 from ..vault.settings import NAMES, effective, quoted, shape
 from ..vault.store import Store
 from .common import print_json, say
+from .vault_call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,32 +29,6 @@ _GROUPS: Final = {
     "Storage management": ("export", "export_as", "import", "overwrite"),
     "Manner": ("modern", "notes_before", "provider", "verbose", "debug", "quiet"),
 }
-
-
-class Call:
-    """One invocation: what was asked for, the settings on disk, and how much to say about it."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        self.service: str = options["service"] or ""
-        self.store = Store()
-        #: the settings given on the command line
-        self.chosen = {name: options[name] for name in (*SETTINGS, "compat") if options[name] is not None}
-
-    def given(self, name: str) -> bool:
-        """Whether the option is there, be it with 0."""
-        value = self.options[name]
-        return value is not None and value is not False and value != ()
-
-    def say(self, text: str) -> None:
-        """A word to the person, unless they want it quiet."""
-        if not self.options["quiet"]:
-            say(text)
-
-    def detail(self, text: str) -> None:
-        """A word to the person who wants to know more."""
-        if self.options["verbose"] or self.options["debug"]:
-            say(text)
 
 
 class _Grouped(click.Command):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from ..vault.settings import Config, Entry
-    from .vault import Call
+    from .vault_call import Call
 
 _INSTEAD: Final = {"phrase": "key", "key": "phrase"}
 
