@@ -44,6 +44,14 @@ def test_every_agent_signs_what_verifies(
         verify(key, signature, b"other data")
 
 
+@pytest.mark.parametrize("agent", ["gpg-agent"], indirect=True)
+def test_a_file_of_gnupgs_leads_to_its_agent(agent: Path, tmp_path: Path) -> None:
+    (tmp_path / "S.gpg-agent.ssh").write_text(f"%Assuan%\nsocket={agent}\n")
+    for address in (str(tmp_path / "S.gpg-agent.ssh"), f"assuan:{tmp_path}/S.gpg-agent.ssh"):
+        with pageantry.connect(address) as client:
+            assert len(client.identities()) == 2
+
+
 def test_a_key_that_no_agent_holds_is_refused(agent: Path, key_files: Keys) -> None:
     with pageantry.connect(str(agent)) as client, pytest.raises(Refused, match="refused to sign with SHA256"):
         client.sign(public(key_files["ecdsa"]), b"data")

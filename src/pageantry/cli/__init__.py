@@ -74,6 +74,9 @@ class _Commands(click.Group):
             gc.freeze()  # leaves nothing to look through at the end
         except BrokenPipeError:
             raise
+        except (KeyboardInterrupt, EOFError, click.Abort):
+            click.echo(err=True)  # ends the line of the prompt
+            raise Failure("interrupted", "what it did not report as done is not done") from None
         except Error as error:
             raise Failure(str(error), error.hint) from None
         except OSError as error:

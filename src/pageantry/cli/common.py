@@ -89,7 +89,10 @@ def read_secret(prompt: str) -> str:
     if len(line) > MAX_SECRET:
         raise Error(f"the line on standard input is longer than {MAX_SECRET} bytes", "a passphrase is one line")
     if not line:
-        raise Error(f"{prompt.rstrip(': ')}: standard input is empty", "give it in a pipe, or run this at a terminal")
+        raise Error(
+            f"standard input is empty; it was to answer: {prompt.rstrip(': ')}",
+            "give that in a pipe, or run this at a terminal",
+        )
     try:
         return line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
