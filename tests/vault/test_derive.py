@@ -216,3 +216,7 @@ def test_importing_derive_costs_hashlib_and_no_more() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_repeat_beyond_any_length_is_none() -> None:
+    assert derive("p", "s", repeat=10**20) == derive("p", "s")

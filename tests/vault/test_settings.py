@@ -171,9 +171,42 @@ def test_the_command_line_beats_the_service_beats_the_global_settings() -> None:
         "global": {"length": 1, "upper": 1, "lower": 1, "notes": "n"},
         "services": {"a": {"length": 2, "upper": 2}},
     }
-    assert effective(config, "a", {"length": 3}) == {"length": 3, "upper": 2, "lower": 1, "notes": "n"}
-    assert effective(config, "b", {}) == config["global"]
+    assert effective(config, "a", {"length": 3}) == {"length": 3, "upper": 2, "lower": 1}
+    assert effective(config, "b", {}) == {"length": 1, "upper": 1, "lower": 1}  # notes are a service's own
     assert shape(effective(config, "a", {})) == {"length": 2, "upper": 2, "lower": 1}
+
+
+def test_the_meaning_of_a_repeat_comes_with_it() -> None:
+    theirs = "derivepassphrase"
+    config = {
+        "global": {"repeat": 3, "compat": theirs},
+        "services": {"own": {"repeat": 4}, "kept": {"repeat": 5, "compat": theirs}, "bare": {"length": 9}},
+    }
+    assert effective(config, "bare", {})["compat"] == theirs
+    assert effective(config, "new", {})["compat"] == theirs
+    assert "compat" not in effective(config, "new", {"repeat": 2})
+    assert "compat" not in effective(config, "own", {})
+    assert effective(config, "kept", {"repeat": 2})["compat"] == theirs
+    assert effective(config, "kept", {"compat": "vault"})["compat"] == "vault"
+    assert with_compat(config)["services"]["own"]["compat"] == "vault"
+
+
+def test_names_that_mean_nothing_here_are_imported_too() -> None:
+    assert imported({"services": {}, "a": 1, "b": 1}, {"services": {}, "b": 2})[0] == {"services": {}, "a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"services": {"a": {"phrase": "\ud800"}}},
+        {"services": {"a": {"notes": "\udfff"}}},
+        {"services": {"\ud800": {}}},
+        {"global": {"key": "\ud800"}, "services": {}},
+    ],
+)
+def test_text_that_utf_8_cannot_hold_is_refused(data: object) -> None:
+    with pytest.raises(SettingsError, match="UTF-8 cannot hold"):
+        checked(data, "file")
 
 
 def test_a_merge_replaces_entries_whole_and_keeps_the_rest() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pageantry.errors import SettingsError
 from pageantry.vault.lock import FileLock
-from pageantry.vault.store import MAX_FILE, Store, home
+from pageantry.vault.store import MAX_FILE, Store, home, save_privately
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
 
@@ -353,3 +353,56 @@ def test_other_files_beside_the_settings_are_kept_and_read(store: Store) -> None
         path = store.keep("old-notes.txt", b"old")
     assert Path(path).read_bytes() == b"old"
     assert store.read("old-notes.txt") == b"old"
+
+
+def test_settings_that_could_not_be_read_again_are_not_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(store, length=3)
+    monkeypatch.setattr("pageantry.vault.store.MAX_FILE", 1000)
+    with pytest.raises(SettingsError, match="more than"), store.editing() as config:
+        config["services"]["foo"]["notes"] = "x" * 1000
+    assert store.load()["services"] == {"foo": {"length": 3}}
+
+
+def test_nothing_is_saved_where_there_was_and_is_nothing(store: Store) -> None:
+    with store.editing() as config:
+        config["services"].pop("foo", None)
+    assert not store.exists
+
+
+MAKER = """
+import sys
+from pageantry.vault.store import Store
+with Store(sys.argv[1]).editing() as config:
+    config["services"][sys.argv[2]] = {"length": 3}
+"""
+
+
+def test_ten_first_saves_at_once_are_all_kept(tmp_path: Path) -> None:
+    folder = str(tmp_path / "deep" / "deeper" / "settings")
+    makers = [subprocess.Popen([sys.executable, "-c", MAKER, folder, str(number)]) for number in range(10)]
+    assert [maker.wait() for maker in makers] == [0] * 10
+    assert len(Store(folder).load()["services"]) == 10
+
+
+def test_a_file_that_happens_to_be_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.json.new").write_text("mine")
+    with pytest.raises(SettingsError):
+        save_privately(str(tmp_path / "out.json"), b"data")
+    assert (tmp_path / "out.json.new").read_text() == "mine"
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGEANTRY_HOME", "XDG_CONFIG_HOME", "APPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(SettingsError, match="no home"):
+        home()
+
+
+@posix
+def test_a_fifo_beside_the_settings_is_not_waited_for(store: Store) -> None:
+    save(store, length=3)
+    subprocess.run(["mkfifo", "-m", "600", os.path.join(store.folder, "config.toml")], check=True)
+    with pytest.raises(SettingsError, match=r"config\.toml is not a file"):
+        store.read("config.toml")

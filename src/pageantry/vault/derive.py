@@ -54,7 +54,7 @@ def derive(phrase: str | bytes, service: str, *, compat: str = "vault", **settin
     that is not known or not an int.
     """
     _check(settings, compat)
-    repeat = settings.get("repeat", 0)
+    repeat = min(settings.get("repeat", 0), MAX_LENGTH)  # which is as good as any larger one
     if compat == "derivepassphrase" and repeat > 1:
         repeat -= 1
     sets = _character_sets(settings)

@@ -37,6 +37,8 @@ def checked(data: object, source: str) -> tuple[Config, list[str]]:
     if not isinstance(data, dict):
         raise SettingsError(f"{source} holds no settings, but {_kind(data)}", "it is an object with services in it")
     services = _object(data.get("services", {}), "services", source)
+    for name in services:
+        _check_text(name, f"services.{quoted(name)}", source)
     notes: list[str] = []
     config = data | {
         "services": {
@@ -52,12 +54,15 @@ def effective(config: Config, service: str, chosen: Entry) -> Entry:
     """What holds for `service`: `chosen` on the command line before its own entry before the global one.
 
     Of `key` and `phrase` only one is in the answer, or none: the one from the more specific of these sources, and
-    within one source the key.
+    within one source the key. A global `compat` is about the global `repeat` and no other. Notes are a service's own.
     """
-    levels = [chosen, config["services"].get(service, {}), config.get("global", {})]
-    merged: Entry = {}
-    for level in reversed(levels):
-        merged |= level
+    own, shared = config["services"].get(service, {}), config.get("global", {})
+    levels = [chosen, own, shared]
+    merged: Entry = shared | own | chosen
+    if "repeat" in own | chosen and "compat" not in own | chosen:
+        merged.pop("compat", None)
+    if "notes" not in own:
+        merged.pop("notes", None)
     merged.pop("key", None)
     merged.pop("phrase", None)
     hidden: set[str] = set()
@@ -82,6 +87,7 @@ def imported(existing: Config, others: Config, *, merge: bool = True, compat: st
     otherwise it was derivepassphrase's, as our own always say so.
     """
     result: Config = existing | {"services": dict(existing["services"])} if merge else {"services": {}}
+    result |= {name: value for name, value in others.items() if name not in ("global", "services")}
     marked: list[str] = []
     for place, name, entry in _entries(others):
         copy = dict(entry)
@@ -98,11 +104,10 @@ def imported(existing: Config, others: Config, *, merge: bool = True, compat: st
 
 def with_compat(config: Config) -> Config:
     """`config` where each entry with `repeat` from 2 on says whose meaning that has, for whoever imports it."""
-    fallback = config.get("global", {}).get("compat", "vault")
     result = config | {"services": dict(config["services"])}
     for _, name, entry in _entries(config):
         if entry.get("repeat", 0) > 1 and "compat" not in entry:
-            marked = entry | {"compat": fallback}
+            marked = entry | {"compat": "vault"}
             if name is None:
                 result["global"] = marked
             else:
@@ -179,6 +184,7 @@ def _checked_value(name: str, value: object, place: str, source: str) -> str | i
             return "" if name in ("key", "phrase") else None
         if not isinstance(value, str):
             raise SettingsError(f"{source}: {place} is {_kind(value)}, not text", _HINT)
+        _check_text(value, place, source)
         if name == "compat" and value not in COMPATS:
             raise SettingsError(f"{source}: {place} is not one of {', '.join(COMPATS)}", _HINT)
         return value
@@ -191,6 +197,13 @@ def _checked_value(name: str, value: object, place: str, source: str) -> str | i
     if value < (name == "length"):
         raise SettingsError(f"{source}: {place} is below {int(name == 'length')}", _HINT)
     return value
+
+
+def _check_text(text: str, place: str, source: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # which would show the text
+        raise SettingsError(f"{source}: {place} has characters that UTF-8 cannot hold", _HINT) from None
 
 
 def _object(data: object, place: str, source: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager, suppress
+from errno import EEXIST
 
 from ..errors import SettingsError
 from .lock import FileLock
@@ -28,7 +29,12 @@ MAX_FILE: Final = 16 << 20
 def home() -> str:
     """The folder for our settings: `PAGEANTRY_HOME`, or where this platform keeps such things."""
     if chosen := os.environ.get("PAGEANTRY_HOME"):
-        return os.path.abspath(os.path.expanduser(chosen))
+        try:
+            return os.path.abspath(os.path.expanduser(chosen))
+        except OSError:
+            raise SettingsError(
+                f"PAGEANTRY_HOME={chosen} starts in a directory that is gone", "set it to a whole path"
+            ) from None
     if sys.platform == "win32":
         base = os.environ.get("APPDATA") or os.path.expanduser("~\\AppData\\Roaming")
     elif sys.platform == "darwin":
@@ -37,6 +43,8 @@ def home() -> str:
         base = os.environ.get("XDG_CONFIG_HOME", "")
         if not os.path.isabs(base):  # the XDG specification has a relative one ignored
             base = os.path.expanduser("~/.config")
+    if not os.path.isabs(base):
+        raise SettingsError("this user has no home directory to keep settings in", "set HOME, or PAGEANTRY_HOME")
     return os.path.join(base, "pageantry")
 
 
@@ -79,7 +87,13 @@ class Store:
             config, old = self._read()
             yield config
             new = encoded(with_compat(config))
-            if new != old:
+            if len(new) > MAX_FILE:
+                raise SettingsError(
+                    f"the settings would take more than {MAX_FILE >> 20} MiB", "nothing was changed; save less in them"
+                )
+            if new != old and (old or config != {"services": {}}):
+                with suppress(OSError):
+                    os.unlink(os.path.realpath(self.path) + ".new")  # left over by a crash
                 save_privately(self.path, new)
 
     def keep(self, name: str, data: bytes) -> str:
@@ -93,7 +107,7 @@ class Store:
         """What the file `name` beside the settings holds; None where there is none."""
         path = os.path.join(self.folder, name)
         try:
-            return read_bounded(path)
+            return self._bytes(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -111,13 +125,16 @@ class Store:
     def _lock_path(self) -> str:
         return os.path.join(self.folder, "vault.lock")
 
+    def _bytes(self, path: str) -> bytes:
+        _check_owner(self.folder)
+        _check_owner(path)
+        if not os.path.isfile(path):  # a FIFO would keep us waiting
+            raise SettingsError(f"{path} is not a file", "move it away")
+        return read_bounded(path)
+
     def _read(self) -> tuple[Config, bytes]:
         try:
-            _check_owner(self.folder)
-            _check_owner(self.path)
-            if not os.path.isfile(self.path):  # a FIFO would keep us waiting
-                raise SettingsError(f"{self.path} is not a file", "move it away")
-            data = read_bounded(self.path)
+            data = self._bytes(self.path)
         except FileNotFoundError:
             if os.path.islink(self.path):  # to go on without the settings would mean another passphrase
                 raise SettingsError(
@@ -132,29 +149,31 @@ class Store:
         return checked(decoded(data, self.path), self.path)[0], data
 
 
-def save_privately(path: str, data: bytes) -> None:
+def save_privately(path: str, data: bytes, suffix: str = ".new") -> None:
     """Write `data` to the file `path`, for its owner alone: all of it, or nothing is changed.
 
-    A symbolic link, such as dotfile managers make, stays one. What is no file, such as /dev/stdout, is just written to.
-    Raises `SettingsError`. Two at a time need a lock.
+    It is first a file of that name and `suffix`, which must not be there. A symbolic link, such as dotfile managers
+    make, stays one. What is no file, such as /dev/stdout, is just written to. Raises `SettingsError`.
     """
-    target = os.path.realpath(path)
-    new = target + ".new"
+    new = ""
     try:
-        if os.path.exists(target) and not os.path.isfile(target):
-            with open(target, "wb") as file:
+        if os.path.exists(path) and not os.path.isfile(path):
+            with open(path, "wb") as file:
                 file.write(data)
             return
-        with suppress(FileNotFoundError):
-            os.unlink(new)  # left over by a crash
+        target = os.path.realpath(path)
+        if os.path.lexists(target + suffix):
+            raise FileExistsError(EEXIST, "its new version is there already", target + suffix)
+        new = target + suffix
         with open(new, "xb", opener=_open_private) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, target)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(new)
+        if new:
+            with suppress(OSError):
+                os.unlink(new)
         raise SettingsError(
             f"cannot write {path}: {error.strerror}", "nothing was changed; make room there, or see who may write there"
         ) from None
@@ -170,11 +189,11 @@ def _make_private(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        return
+        return None
     except FileNotFoundError:
         _make_private(os.path.dirname(folder))
-        os.mkdir(folder, 0o700)
-    _sync_folder(os.path.dirname(folder))
+        return _make_private(folder)  # another process may have been faster
+    return _sync_folder(os.path.dirname(folder))
 
 
 def _check_owner(path: str) -> None:
@@ -187,7 +206,11 @@ def _check_owner(path: str) -> None:
                 "work as that user, or set PAGEANTRY_HOME to a folder of your own",
             )
         if status.st_mode & 0o022:
-            raise SettingsError(f"others can write to {path}, so it cannot be trusted", f"run: chmod go-w {path}")
+            from shlex import quote
+
+            raise SettingsError(
+                f"others can write to {path}, so it cannot be trusted", f"run: chmod go-w {quote(path)}"
+            )
 
 
 def _sync_folder(folder: str) -> None:
