@@ -144,6 +144,9 @@ def test_notes_are_printed_beside_it_without_escape_sequences(
         (["--lower", "-1", "x"], "-1 is below 0"),
         (["-l", "many", "x"], "not a valid integer"),
         (["--unset", "nothing", "x"], "nothing"),
+        (["--ssh-agent-socket-provider", "other", "-k", "x"], "other"),
+        (["--with-key", "", "x"], "empty"),
+        (["--agent", "", "-k", "x"], "empty"),
         (["--agent", "a", "--ssh-agent-socket-provider", "native", "x"], "exclude each other"),
     ],
 )
@@ -174,7 +177,6 @@ def test_wrong_usage_is_status_2_and_one_line_why(vault: Vault, words: list[str]
         (["-i", "missing"], "", "cannot read missing"),
         (["-e", os.path.join("missing", "file")], "", "cannot write"),
         (["--agent", "unix:/missing", "-k", "x"], "", "/missing"),
-        (["--ssh-agent-socket-provider", "other", "-k", "x"], "", "other"),
         (["--ssh-agent-socket-provider", "posix", "-k", "x"], "", "SSH_AUTH_SOCK is not set"),
     ],
 )

@@ -76,11 +76,14 @@ class Fixed(Agent):
 def test_the_known_example_holds() -> None:
     from binascii import a2b_base64
 
-    agent = Fixed(blob(b"ssh-ed25519", a2b_base64(EXAMPLE_PHRASE)))
-    phrase = phrase_from(agent, EXAMPLE)
-    assert phrase == EXAMPLE_PHRASE
-    assert derive(phrase, "google") == "$wcE1C<I5jSA!!4mFNV5"
-    assert agent.asked == [(EXAMPLE, UUID.encode(), SignFlags.NONE, True)]
+    signature = blob(b"ssh-ed25519", a2b_base64(EXAMPLE_PHRASE))
+    asked = (EXAMPLE, UUID.encode(), SignFlags.NONE, True)
+    for proven, times in ((False, 2), (True, 1)):
+        agent = Fixed(signature, signature)
+        phrase = phrase_from(agent, EXAMPLE, proven=proven)
+        assert phrase == EXAMPLE_PHRASE
+        assert derive(phrase, "google") == "$wcE1C<I5jSA!!4mFNV5"
+        assert agent.asked == [asked] * times
 
 
 def test_which_keys_are_suitable() -> None:
@@ -102,10 +105,23 @@ def test_a_key_that_never_signs_twice_alike_is_not_even_asked(key: PublicKey) ->
     assert agent.asked == []
 
 
+def test_an_agent_that_signs_ed25519_at_random_is_found_out() -> None:
+    with pytest.raises(VaultError, match="differently each time"):
+        phrase_from(Fixed(blob(b"ssh-ed25519", b"one"), blob(b"ssh-ed25519", b"other")), EXAMPLE)
+
+
+@pytest.mark.parametrize(("signature", "words"), [(b"\1" * 256, 0), (b"\0" + b"\1" * 255, 1), (b"\1" * 255, 1)])
+def test_an_rsa_signature_that_agents_write_in_two_ways_is_warned_of(signature: bytes, words: int) -> None:
+    said: list[str] = []
+    key = PublicKey(blob(b"ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 256))
+    phrase_from(Fixed(blob(b"ssh-rsa", signature)), key, say=said.append)  # asked once: RSA has no choice
+    assert len(said) == words
+
+
 @pytest.mark.parametrize("key", [DSA, ECDSA])
 def test_dsa_and_ecdsa_are_signed_twice_and_compared_even_in_pageant(key: PublicKey) -> None:
     one, other = blob(key.type.encode(), b"one"), blob(key.type.encode(), b"other")
-    assert phrase_from(Fixed(one, one), key) == "b25l"
+    assert phrase_from(Fixed(one, one), key, proven=True) == "b25l"
     with pytest.raises(VaultError, match="differently each time") as caught:
         phrase_from(Fixed(one, other, extensions=[PAGEANT]), key)
     assert caught.value.hint
@@ -123,7 +139,7 @@ def test_a_certificate_stands_for_its_plain_key(tmp_path: Path) -> None:
     subprocess.run(sign, check=True, env=os.environ | {"LC_ALL": "C"})
     plain = PublicKey.from_line((tmp_path / "user.pub").read_text())
     certified = PublicKey.from_line((tmp_path / "user-cert.pub").read_text())
-    agent = Fixed(blob(b"ssh-ed25519", b"one"), keys=[certified, plain])
+    agent = Fixed(*[blob(b"ssh-ed25519", b"one")] * 2, keys=[certified, plain])
     assert [(one.key, one.comment) for one in suitable_identities(agent)] == [(plain, "number 0")]
     assert phrase_from(agent, certified) == "b25l"
     assert agent.asked[0][0] == plain
@@ -136,4 +152,4 @@ def test_an_agent_that_refuses_is_told_as_it_says() -> None:
 
 def test_a_signature_with_something_behind_it_is_refused() -> None:
     with pytest.raises(WireError):
-        phrase_from(Fixed(blob(b"ssh-ed25519", b"one", b"more")), EXAMPLE)
+        phrase_from(Fixed(*[blob(b"ssh-ed25519", b"one", b"more")] * 2), EXAMPLE)

@@ -66,24 +66,29 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        _mend_streams()
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            gc.freeze()  # leaves nothing to look through at the end
-        except BrokenPipeError:
-            raise
-        except (KeyboardInterrupt, EOFError, click.Abort):
-            click.echo(err=True)  # ends the line of the prompt
-            raise Failure("interrupted", "what it did not report as done is not done") from None
-        except Error as error:
-            raise Failure(str(error), error.hint) from None
+            _mend_streams()
+            return super().main(*args, **kwargs)
         except OSError as error:
             if not error.filename:  # standard output; what is left for it would fail once more at the end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             what = f"{error.filename or 'standard output'}: {error.strerror or error}"
-            raise Failure(what, "nothing else was done; see whether there is room, and whether you may") from None
+            Failure(what, "see whether there is room, and whether you may; nothing more was done").show()
+        except Failure as failure:
+            failure.show()
+        sys.exit(1)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            gc.freeze()  # leaves nothing to look through at the end
+        except (KeyboardInterrupt, EOFError, click.Abort):
+            click.echo(err=True)  # ends the line of the prompt
+            raise Failure("interrupted", "nothing more was done; run it again") from None
+        except Error as error:
+            raise Failure(str(error), error.hint) from None
         return result
 
 

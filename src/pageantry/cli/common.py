@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ..errors import Error, NoSuchKey
+from ..errors import Error, NoSuchKey, WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +93,11 @@ def read_secret(prompt: str) -> str:
             f"standard input is empty; it was to answer: {prompt.rstrip(': ')}",
             "give that in a pipe, or run this at a terminal",
         )
+    line = line.removesuffix(b"\n")
+    if sys.platform == "win32":
+        line = line.removesuffix(b"\r")
     try:
-        return line.decode("utf-8").rstrip("\r\n")
+        return line.decode("utf-8")
     except UnicodeDecodeError:
         raise Error("the line on standard input is not UTF-8", "convert it to UTF-8 first") from None
 
@@ -110,7 +113,10 @@ def named_key(name: str) -> PublicKey | None:
         line = name
     else:
         return None
-    return PublicKey.from_line(line)
+    try:
+        return PublicKey.from_line(line)
+    except WireError as error:
+        raise NoSuchKey(f"{name[:40]!r} names no key: {error}", "see pageantry keys for what there is") from None
 
 
 def is_number(name: str) -> bool:

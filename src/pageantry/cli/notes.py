@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from ..errors import Error
+from ..vault.store import MAX_FILE
 from . import Failure
 
 TYPE_CHECKING = False
@@ -35,13 +36,18 @@ def edited(call: Call, old: str) -> tuple[str, str]:
     path = call.store.keep(f"notes-{os.getpid()}.txt", text.encode() + b"\n" * bool(old))
     try:
         click.edit(filename=path)
-        with open(path, encoding="utf-8", errors="strict") as file:
-            new = file.read()
-    except UnicodeDecodeError:
-        raise Error(f"the notes in {path} are not UTF-8", "set the editor to UTF-8, and try again") from None
+    except (ValueError, click.ClickException) as error:  # no such editor, it failed, or its name is no command line
+        reason = error.message if isinstance(error, click.ClickException) else str(error)
+        raise _kept(path, text, f"the editor failed: {reason}", "set VISUAL or EDITOR to an editor") from None
     except BaseException:
-        discard(path)
+        if not _changed(path, text):
+            discard(path)
         raise
+    try:
+        with open(path, encoding="utf-8") as file:
+            new = file.read(MAX_FILE)
+    except (UnicodeDecodeError, OSError):
+        raise _kept(path, text, "the notes cannot be read as UTF-8", "set the editor to UTF-8, and try again") from None
     if modern and not new.strip():
         discard(path)
         raise Failure(
@@ -51,6 +57,22 @@ def edited(call: Call, old: str) -> tuple[str, str]:
         head, line, tail = _split(new)
         new = tail if line else head
     return new.strip(), path
+
+
+def _changed(path: str, text: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read() not in (text.encode(), text.encode() + b"\n")
+    except OSError:
+        return False
+
+
+def _kept(path: str, text: str, what: str, hint: str) -> Error:
+    """The error to raise; what was typed is not thrown away with it."""
+    if _changed(path, text):
+        return Error(f"{what}; your notes are in {path}", hint)
+    discard(path)
+    return Error(f"{what}; nothing was changed", hint)
 
 
 def discard(path: str) -> None:

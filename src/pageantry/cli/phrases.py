@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .vault_call import Call
 
 #: derivepassphrase's names for agents, in our addresses; the empty one stands for SSH_AUTH_SOCK.
-_PROVIDERS: Final = {
+PROVIDERS: Final = {
     "native": "openssh" if sys.platform == "win32" else "",
     "posix": "",
     "ssh_auth_sock": "",
@@ -44,7 +44,7 @@ def master_phrase(call: Call, settings: dict[str, Any]) -> str:
     if phrase := settings.get("phrase"):
         return str(phrase)
     if text := settings.get("key"):
-        return _phrase_of(call, *_configured_key(call, text))
+        return _phrase_of(call, *_configured_key(call, text), proven=True)
     try:
         agent, key = chosen_key(call)
     except (NoSuchKey, Unreachable) as error:
@@ -84,41 +84,61 @@ def warn_unless_normal(call: Call, phrase: str, service: str, what: str) -> None
 
 
 def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
-    """The key to use, as -k or --with-key say, and the agent that holds it, connected.
+    """The key to use, as -k or --with-key say, and the agent that holds it, connected."""
+    name = call.options["with_key"]
+    if name and not is_number(name):
+        return _named_key(call, name)
+    agent, identities = _suitable_keys(call)
+    try:
+        return agent, (pick(identities, name) if name else _one_of(call, agent, identities)).key
+    except BaseException:
+        agent.close()
+        raise
 
-    It is one of the first agent with any that is suitable; only a key that was named is looked for in all. An agent
-    whose keys have yet to prove themselves waits for the others.
-    """
+
+def _named_key(call: Call, name: str) -> tuple[Agent, PublicKey]:
+    """The key of that name, wherever it is."""
+    seen: list[Identity] = []
+    for agent in reachable(_address(call)):
+        try:
+            seen += agent.identities()
+            if matching(seen, name):
+                return agent, pick(seen, name).key.plain
+        except AgentError as error:
+            agent.close()
+            if call.options["agent"] is not None or isinstance(error, NoSuchKey):
+                raise
+            call.say(f"{error}; it is passed over")
+        agent.close()
+    pick(seen, name)  # which says that there is none
+    raise AssertionError
+
+
+def _suitable_keys(call: Call) -> tuple[Agent, list[Identity]]:
+    """The first agent with suitable keys, and these; one whose keys have yet to prove themselves comes last."""
     from ..vault.phrase import suitable, suitable_identities
 
-    name = call.options["with_key"]
-    seen: list[Identity] = []
     unproven: tuple[Agent, list[Identity]] | None = None
     agent = None
     for agent in reachable(_address(call)):
         try:
-            identities = agent.identities() if name and not is_number(name) else suitable_identities(agent)
+            identities = suitable_identities(agent)
         except AgentError as error:
             agent.close()
-            if call.given("agent"):
+            if call.options["agent"] is not None:
                 raise
             call.say(f"{error}; it is passed over")
             continue
-        seen += identities
-        if name and matching(identities, name):
-            return agent, pick(identities, name).key.plain
-        if not name and any(suitable(identity.key) for identity in identities):
-            return agent, _one_of(call, agent, identities).key
-        if not name and identities and not unproven:
+        if any(suitable(identity.key) for identity in identities):
+            return agent, identities
+        if identities and not unproven:
             unproven = agent, identities
         else:
             agent.close()
     if unproven:
-        return unproven[0], _one_of(call, *unproven).key
+        return unproven
     if agent is None:
         raise Unreachable("no SSH agent answers here", _NO_KEY_HINT)
-    if name:
-        pick(seen, name)  # which says that there is none
     raise NoSuchKey("no agent that answers holds a suitable key (Ed25519, Ed448 or RSA)", _NO_KEY_HINT)
 
 
@@ -165,30 +185,41 @@ def _configured_key(call: Call, text: str) -> tuple[Agent, PublicKey]:
     return connect(_address(call), holding=key.plain, say=call.say), key
 
 
-def _phrase_of(call: Call, agent: Agent, key: PublicKey) -> str:
+def _phrase_of(call: Call, agent: Agent, key: PublicKey, *, proven: bool = False) -> str:
     from ..vault.phrase import phrase_from
 
     with agent:
         call.detail(f"the phrase is a signature by {key.fingerprint()} of {agent.address}")
-        return phrase_from(agent, key)
+        return phrase_from(agent, key, proven=proven, say=call.say)
 
 
 def _address(call: Call) -> str | None:
-    """The agent that the options or config.toml name."""
-    if call.options["agent"]:
+    """The agent that the options or config.toml name; of a list there, the first that is one on this system."""
+    if call.options["agent"] is not None:
         return str(call.options["agent"])
-    provider = call.options["provider"]
-    if not provider:
-        provider = _user_options(call).get("ssh-agent-socket-provider")
-        if isinstance(provider, list):
-            provider = next(iter(provider), None)
-    if not provider:
-        return None
-    if not isinstance(provider, str) or provider not in _PROVIDERS:
+    if call.options["provider"] is not None:
+        return _provided(call.options["provider"])
+    providers = _user_options(call).get("ssh-agent-socket-provider", [])
+    failure: Error | None = None
+    for provider in providers if isinstance(providers, list) else [providers]:
+        try:
+            return _provided(provider)
+        except (AddressError, Unreachable) as error:
+            failure = failure or error
+    if failure:
+        raise failure
+    return None
+
+
+def _provided(provider: object) -> str:
+    """The address that derivepassphrase's name for an agent stands for."""
+    if not isinstance(provider, str) or provider not in PROVIDERS:
         raise AddressError(
-            f"no agent socket provider is called {str(provider)[:40]!r}", f"there are {', '.join(_PROVIDERS)}"
+            f"no agent socket provider is called {str(provider)[:40]!r}", f"there are {', '.join(PROVIDERS)}"
         )
-    address = _PROVIDERS[provider] or os.environ.get("SSH_AUTH_SOCK")
+    if "windows" in provider and sys.platform != "win32":
+        raise AddressError(f"the agent socket provider {provider} is for Windows", "use native, or --agent ADDRESS")
+    address = PROVIDERS[provider] or os.environ.get("SSH_AUTH_SOCK")
     if not address:
         raise Unreachable("SSH_AUTH_SOCK is not set", "start an agent, or name one: --agent ADDRESS")
     return address
@@ -204,7 +235,7 @@ def _user_options(call: Call) -> dict[str, Any]:
     where = os.path.join(call.store.folder, "config.toml")
     try:
         section = tomllib.loads(data.decode()).get("vault", {})
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SettingsError(f"{where} is not TOML in UTF-8", "mend it, or take it away") from None
     if not isinstance(section, dict) or not isinstance(section.get("unicode-normalization-form", {}), dict):
         raise SettingsError(f"{where} has something else than a section [vault]", "mend it, or take it away")

@@ -6,9 +6,10 @@ import click
 
 from .._version import __version__
 from ..vault.derive import COMPATS, SETTINGS, derive
-from ..vault.settings import NAMES, effective, quoted, shape
+from ..vault.settings import NAMES, effective, shape
 from ..vault.store import Store
 from .common import print_json, say
+from .phrases import PROVIDERS, master_phrase
 from .vault_call import Call
 
 TYPE_CHECKING = False
@@ -67,6 +68,12 @@ def _number(short: str, name: str, text: str, least: int = 0) -> _Decorator:
     return click.option(*options, name, type=int, callback=check, metavar="NUMBER", help=text)
 
 
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value == "":  # an unset variable of a script's, which must not mean "any"
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
+
+
 def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of services with settings, for the shell. Without a word about what may be wrong with these."""
     from click.shell_completion import CompletionItem
@@ -93,7 +100,10 @@ def _checked_service(ctx: click.Context, param: click.Parameter, value: str | No
 @_flag("-p", "phrase", "Ask for a master phrase, or read it from a pipe.")
 @_flag("-k", "key", "Take an SSH key of an agent in place of a phrase; with several, ask which.")
 @click.option(
-    "--with-key", metavar="KEY", help="Take this one: a fingerprint, comment, number of -k, .pub file or base64."
+    "--with-key",
+    metavar="KEY",
+    callback=_not_empty,
+    help="Take this one: a fingerprint, comment, number of -k, .pub file or base64.",
 )
 @_number("-l", "length", "How many characters (default 20).", 1)
 @_number("-r", "repeat", "How often a character may stand in a row; 0 for as often as it likes.")
@@ -109,7 +119,10 @@ def _checked_service(ctx: click.Context, param: click.Parameter, value: str | No
     help="Whose meaning --repeat has: vault(1)'s, the default, or derivepassphrase's, which from 2 on is one less.",
 )
 @click.option(
-    "--agent", metavar="ADDRESS", help="The agent to use: unix:PATH, keys:PATH (key files), or a socket's path."
+    "--agent",
+    metavar="ADDRESS",
+    callback=_not_empty,
+    help="The agent to use: unix:PATH, keys:PATH (key files), or a socket's path.",
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 @_flag("-c", "config", "Save the given settings for SERVICE, or without one for all.")
@@ -152,7 +165,11 @@ def _checked_service(ctx: click.Context, param: click.Parameter, value: str | No
     help="Print the notes for SERVICE before or after (default) its passphrase.",
 )
 @click.option(
-    "--ssh-agent-socket-provider", "provider", metavar="NAME", help="derivepassphrase's way to name an agent."
+    "--ssh-agent-socket-provider",
+    "provider",
+    metavar="NAME",
+    type=click.Choice(list(PROVIDERS)),
+    help="derivepassphrase's way to name an agent.",
 )
 @_flag("-v", "verbose", "Say more on standard error.")
 @_flag("", "debug", "The same.")
@@ -186,8 +203,6 @@ def vault(**options: Any) -> None:
 
 def _derive(call: Call) -> None:
     """Print the passphrase, and the service's notes beside it."""
-    from .phrases import master_phrase
-
     settings = effective(call.store.load(), call.service, call.chosen)
     phrase = master_phrase(call, settings)
     passphrase = derive(phrase, call.service, **shape(settings))
@@ -250,6 +265,7 @@ def _point_at_derivepassphrase(call: Call) -> None:
     """Say how to bring derivepassphrase's settings over, as long as there are none of ours."""
     import os
     import sys
+    from shlex import quote
 
     if call.store.exists:
         return
@@ -258,5 +274,5 @@ def _point_at_derivepassphrase(call: Call) -> None:
     path = os.path.join(folder, "vault.json")
     if os.path.isfile(path):
         call.say(
-            f"derivepassphrase's settings are not used here yet; to have them: pageantry vault --import {quoted(path)}"
+            f"derivepassphrase's settings are not used here yet; to have them: pageantry vault --import {quote(path)}"
         )

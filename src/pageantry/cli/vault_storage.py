@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from ..errors import Error, ImpossibleSettings, SettingsError
 from ..vault.derive import SETTINGS, derive
 from ..vault.settings import checked, decoded, effective, encoded, imported, quoted, shape, with_compat
 from ..vault.store import MAX_FILE, read_bounded, save_privately
+from .common import say
 from .phrases import chosen_key, read_phrase, warn_unless_normal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from ..vault.settings import Config, Entry
     from .vault_call import Call
@@ -53,7 +56,7 @@ def run_config(call: Call) -> None:
         from .notes import discard, edited
 
         # The editor may be open for an hour, so the settings are not locked meanwhile.
-        before = "" if call.options["overwrite"] else _entry(call.store.load(), call.service).get("notes", "")
+        before = call.store.load()["services"].get(call.service, {}).get("notes", "")
         chosen["notes"], path = edited(call, before)
     try:
         _save(call, chosen, before)
@@ -78,18 +81,12 @@ def _check_config(call: Call) -> None:
 
 def _key_to_keep(call: Call) -> str:
     """The key that the person chose, in base64, once it is sure that it makes the same phrase each time."""
-    from ..vault.phrase import phrase_from, suitable
+    from ..vault.phrase import phrase_from
 
     agent, key = chosen_key(call)
     with agent:
-        if not suitable(key):
-            phrase_from(agent, key)
+        phrase_from(agent, key, say=call.say)
     return key.base64
-
-
-def _entry(config: Config, service: str) -> dict[str, Any]:
-    entry: dict[str, Any] = config["services"].get(service, {}) if service else config.get("global", {})
-    return entry
 
 
 def _save(call: Call, chosen: Entry, old_notes: str) -> None:
@@ -97,18 +94,22 @@ def _save(call: Call, chosen: Entry, old_notes: str) -> None:
     with call.store.editing() as config:
         parent, name = (config["services"], call.service) if call.service else (config, "global")
         entry = parent.setdefault(name, {})
-        if call.options["overwrite"]:
-            entry.clear()
         if "notes" in chosen and entry.get("notes", "") != old_notes:
             raise SettingsError(
                 "the notes were changed by another program meanwhile", "look at both, and edit them again"
             )
+        if call.options["overwrite"]:
+            entry.clear()
         for setting in call.options["unset"]:
             entry.pop(setting, None)
+            if setting == "repeat":
+                entry.pop("compat", None)
+        if chosen.get("repeat", 0) > 1 and "compat" not in chosen and entry.get("compat") == "derivepassphrase":
+            call.say("--repeat keeps derivepassphrase's meaning here; --compat vault gives it vault(1)'s")
         for new, other in _INSTEAD.items():
             if new in chosen and entry.pop(other, None):
                 call.say(f"the saved {other} is gone: the {new} takes its place")
-        if chosen.get("notes") != old_notes and old_notes and "notes" in chosen and not call.options["modern"]:
+        if old_notes and chosen.get("notes", old_notes) != old_notes and not call.options["modern"]:
             kept = call.store.keep("old-notes.txt", old_notes.encode())
             call.say(f"the old notes are kept in {kept}")
         entry |= chosen
@@ -121,7 +122,7 @@ def _warn_if_impossible(call: Call, config: Config) -> None:
     try:
         derive("-", call.service, **shape(effective(config, call.service, {})))
     except ImpossibleSettings as error:
-        call.say(f"saved, but no passphrase can satisfy this: {error}; {error.hint}")
+        say(f"saved, but no passphrase can satisfy this: {error}; {error.hint}")
 
 
 def run_import(call: Call) -> None:
@@ -143,8 +144,18 @@ def run_import(call: Call) -> None:
         )
     for name, entry in [("", others.get("global", {})), *others["services"].items()]:
         _warn_about(call, name, entry)
+    if result.get("global", {}).get("key") and (changed := _own_phrases(result)):
+        call.say(
+            f"the phrases saved for {', '.join(changed)} count here, not the global key as in derivepassphrase and "
+            "vault(1), so these passphrases change; to have the old ones: pageantry vault -c --unset phrase SERVICE"
+        )
     if "" in others["services"]:
         call.say('the settings for the service "" are kept, but cannot be reached: an empty SERVICE means none')
+
+
+def _own_phrases(config: Config) -> list[str]:
+    """The services with a phrase and no key of their own."""
+    return [quoted(name) for name, entry in config["services"].items() if entry.get("phrase") and not entry.get("key")]
 
 
 def _warn_about(call: Call, service: str, entry: Entry) -> None:
@@ -158,27 +169,35 @@ def _warn_about(call: Call, service: str, entry: Entry) -> None:
 
 def _foreign(path: str) -> tuple[Config, list[str], str]:
     """The settings at `path`, what was mended in them, and whose meaning `repeat` has, where that is known."""
-    import os
     import sys
 
+    data = None
     if path == "-":
+        path = "standard input"
         data = sys.stdin.buffer.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise SettingsError(f"standard input is larger than {MAX_FILE >> 20} MiB", "give it settings to read")
-        return *checked(decoded(data, "standard input"), "standard input"), ""
-    if not os.path.isdir(path):
+    elif not os.path.isdir(path):
         try:
             data = read_bounded(path)
         except OSError as error:
             raise SettingsError(
                 f"cannot read {path}: {error.strerror}", "give the path of a file with settings"
             ) from None
-        if data.lstrip()[:1] in (b"{", b"[", b"\xef", b""):
-            return *checked(decoded(data, path), path), ""
+    if data is not None and not _looks_sealed(data):
+        return *checked(decoded(data, path), path), ""
     from ..vault.foreign import load
     from .export import store_password
 
-    return *load(path, store_password()), "vault"
+    return *load(path, store_password(), data=data), "vault"
+
+
+def _looks_sealed(data: bytes) -> bool:
+    """Whether it may be a file of vault(1)'s: one word of base64, and a long one."""
+    word = data.strip()
+    return len(word) > 60 and not set(word) - set(
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
+    )
 
 
 def run_export(call: Call) -> None:
@@ -191,7 +210,7 @@ def run_export(call: Call) -> None:
     if path == "-":
         click.echo(data, nl=False)
     else:
-        save_privately(path, data)
+        save_privately(path, data, f".{os.getpid()}.new")
 
 
 def _script(config: Config) -> bytes:
@@ -201,11 +220,15 @@ def _script(config: Config) -> bytes:
 
     options = (*SETTINGS, "compat")
     lines = ["#!/bin/sh -e", "", "pageantry vault --clear"]
+    other = {name: value for name, value in config.items() if name not in ("global", "services")}
     for name, entry in [(None, config.get("global", {})), *sorted(config["services"].items())]:
-        rest = {setting: value for setting, value in entry.items() if setting not in options or name == ""}
-        words = [f"--{setting}={entry[setting]}" for setting in options if setting in entry and name != ""]
-        if rest or (name is not None and not words):
-            part = {"global": rest, "services": {}} if name is None else {"services": {name: rest}}
+        as_words = name is None or (name and "\0" not in name)  # others no command line can hold
+        rest = {setting: value for setting, value in entry.items() if setting not in options or not as_words}
+        words = [f"--{setting}={entry[setting]}" for setting in options if setting in entry and as_words]
+        if rest or (name is None and other) or (name is not None and not words):
+            part = {"services": {}} | other | ({"global": rest} if rest else {})
+            if name is not None:
+                part = {"services": {name: rest}}
             lines += [
                 "pageantry vault --import - <<'HERE'",
                 json.dumps(part, ensure_ascii=False, sort_keys=True),

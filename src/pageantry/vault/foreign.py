@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 FORMATS: Final = ("v0.3", "v0.2", "storeroom")
 
 
-def load(path: str, password: bytes, formats: Sequence[str] = FORMATS) -> tuple[Config, list[str]]:
+def load(
+    path: str, password: bytes, formats: Sequence[str] = FORMATS, *, data: bytes | None = None
+) -> tuple[Config, list[str]]:
     """The settings in vault(1)'s store at `path`, and in words what was changed to make them valid.
 
-    `formats` are tried in their order. Raises `SettingsError`, which shows neither the password nor a content.
+    `data` is what the file holds, where it was read already. `formats` are tried in their order. Raises
+    `SettingsError`, which shows neither the password nor a content.
     """
     folder = os.path.isdir(path)
     fitting = [form for form in formats if (form == "storeroom") == folder]
@@ -36,7 +39,7 @@ def load(path: str, password: bytes, formats: Sequence[str] = FORMATS) -> tuple[
         failures = []
         for form in fitting:
             try:
-                return _load(path, password, form)
+                return _load(path, password, form, data)
             except (Damaged, WrongPassword) as error:
                 failures.append(error)
     except OSError as error:
@@ -46,16 +49,13 @@ def load(path: str, password: bytes, formats: Sequence[str] = FORMATS) -> tuple[
     raise _verdict(path, failures)
 
 
-def _load(path: str, password: bytes, form: str) -> tuple[Config, list[str]]:
+def _load(path: str, password: bytes, form: str, data: bytes | None) -> tuple[Config, list[str]]:
     from . import native, storeroom
 
-    data: object
     if form == "storeroom":
-        data = storeroom.read_storeroom(path, password)
-    else:
-        read = {"v0.2": native.read_v02, "v0.3": native.read_v03}[form]
-        data = decoded(read(read_bounded(path), password), path)
-    return checked(data, path)
+        return checked(storeroom.read_storeroom(path, password), path)
+    read = {"v0.2": native.read_v02, "v0.3": native.read_v03}[form]
+    return checked(decoded(read(read_bounded(path) if data is None else data, password), path), path)
 
 
 def _verdict(path: str, failures: list[Damaged | WrongPassword]) -> SettingsError:

@@ -14,6 +14,7 @@ from .derive import UUID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from ..agent import Agent
@@ -47,10 +48,14 @@ def suitable_identities(agent: Agent) -> list[Identity]:
     return sure
 
 
-def phrase_from(agent: Agent, key: PublicKey) -> str:
+def phrase_from(
+    agent: Agent, key: PublicKey, *, proven: bool = False, say: Callable[[str], object] = lambda _: None
+) -> str:
     """The phrase that `key` in `agent` stands for, as vault(1) has it: base64 of a signature.
 
-    A certificate stands for its plain key. Raises `UnsupportedKey` for a key that can never make one, `VaultError`
+    A certificate stands for its plain key. The key signs twice, to show that the agent signs alike each time, unless
+    it is RSA, whose signatures have no choice, or `proven` before and of a kind that promises it. `say` is given a
+    word about what may surprise. Raises `UnsupportedKey` for a key that can never make one, `VaultError`
     where the agent signs differently each time, `AgentError` where it does not sign.
     """
     from binascii import b2a_base64
@@ -62,7 +67,8 @@ def phrase_from(agent: Agent, key: PublicKey) -> str:
             "use an Ed25519 or RSA key",
         )
     signature = agent.sign(plain, UUID.encode(), verify=True)
-    if plain.type in _DEPENDS and agent.sign(plain, UUID.encode(), verify=True) != signature:
+    trusted = plain.type == "ssh-rsa" or (proven and plain.type in _ALWAYS)
+    if not trusted and agent.sign(plain, UUID.encode(), verify=True) != signature:
         raise VaultError(
             f"the agent signs differently each time with {plain.fingerprint()}, so no passphrase would come again",
             "use an Ed25519 or RSA key",
@@ -71,4 +77,9 @@ def phrase_from(agent: Agent, key: PublicKey) -> str:
     reader.string()  # the algorithm's name
     inner = reader.string()
     reader.end()
+    if plain.type == "ssh-rsa" and (inner[:1] == b"\0" or len(inner) < ((plain.bits or 0) + 7) // 8):
+        say(
+            "this key's signature begins with a zero byte, which OpenSSH's agent writes and PuTTY's leaves out: "
+            "the passphrases from the one are not those from the other"
+        )
     return b2a_base64(inner, newline=False).decode("ascii")

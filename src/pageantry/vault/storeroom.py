@@ -95,7 +95,10 @@ def _open_line(line: bytes, keys: tuple[bytes, bytes]) -> bytes:
 
 
 def _check_header(header: bytes) -> None:
-    value = decoded(header, "its header")
+    try:
+        value = decoded(header, "its header")
+    except SettingsError as error:
+        raise Damaged(str(error)) from None
     if value != {"version": 1}:
         raise Damaged("it is not of version 1")
 
