@@ -215,25 +215,35 @@ def run_export(call: Call) -> None:
 
 def _script(config: Config) -> bytes:
     """A shell script that sets these settings: numbers as options, all else as JSON."""
-    import json
+    lines = ["#!/bin/sh -e", "", "pageantry vault --clear"]
+    numbers, rest = _divided(config.get("global", {}))
+    others = {name: value for name, value in config.items() if name not in ("global", "services")}
+    if rest or others:
+        lines.append(_import({"services": {}} | others | ({"global": rest} if rest else {})))
+    if numbers:
+        lines.append(_configure(numbers))
+    for name, entry in sorted(config["services"].items()):
+        numbers, rest = _divided(entry) if name and "\0" not in name else ({}, entry)  # no command line holds these
+        if rest or not numbers:
+            lines.append(_import({"services": {name: rest}}))
+        if numbers:
+            lines.append(_configure(numbers, "--", name))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _divided(entry: Entry) -> tuple[Entry, Entry]:
+    """What an entry holds that options can say, and what else."""
+    numbers = {name: entry[name] for name in (*SETTINGS, "compat") if name in entry}
+    return numbers, {name: value for name, value in entry.items() if name not in numbers}
+
+
+def _configure(numbers: Entry, *service: str) -> str:
     from shlex import join
 
-    options = (*SETTINGS, "compat")
-    lines = ["#!/bin/sh -e", "", "pageantry vault --clear"]
-    other = {name: value for name, value in config.items() if name not in ("global", "services")}
-    for name, entry in [(None, config.get("global", {})), *sorted(config["services"].items())]:
-        as_words = name is None or (name and "\0" not in name)  # others no command line can hold
-        rest = {setting: value for setting, value in entry.items() if setting not in options or not as_words}
-        words = [f"--{setting}={entry[setting]}" for setting in options if setting in entry and as_words]
-        if rest or (name is None and other) or (name is not None and not words):
-            part = {"services": {}} | other | ({"global": rest} if rest else {})
-            if name is not None:
-                part = {"services": {name: rest}}
-            lines += [
-                "pageantry vault --import - <<'HERE'",
-                json.dumps(part, ensure_ascii=False, sort_keys=True),
-                "HERE",
-            ]
-        if words:
-            lines.append(join(["pageantry", "vault", "--config", *words, *(["--", name] if name else [])]))
-    return ("\n".join(lines) + "\n").encode()
+    return join(["pageantry", "vault", "--config", *(f"--{name}={value}" for name, value in numbers.items()), *service])
+
+
+def _import(part: Config) -> str:
+    import json
+
+    return f"pageantry vault --import - <<'HERE'\n{json.dumps(part, ensure_ascii=False, sort_keys=True)}\nHERE"
