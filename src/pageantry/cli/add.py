@@ -33,7 +33,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return total
 
 
-@click.command
+@click.command(short_help="Add private key files to an agent.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("-t", "--lifetime", metavar="TIME", callback=_seconds, help="Forget the key after 90, 15m, 1h30m, …")
 @click.option("-c", "--confirm", is_flag=True, help="Have the agent ask before each use.")

@@ -10,7 +10,7 @@ from ..errors import Error
 from .common import agent_option, json_option, open_agent, print_json, read_secret, say
 
 
-@click.command
+@click.command(short_help="Lock an agent with a passphrase.")
 @agent_option
 @json_option
 def lock(address: str | None, as_json: bool) -> None:

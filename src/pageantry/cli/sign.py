@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..agent import Agent, Identity
 
 
-@click.command
+@click.command(short_help="Sign a file with a key from an agent.")
 @click.argument("key", metavar="KEY")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--namespace", default="file", show_default=True, help="What the signature is for: file, git, …")

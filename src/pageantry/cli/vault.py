@@ -95,7 +95,7 @@ def _checked_service(ctx: click.Context, param: click.Parameter, value: str | No
     return value
 
 
-@click.command("vault", cls=_Grouped)
+@click.command("vault", cls=_Grouped, short_help="Derive a passphrase from a phrase or an SSH key.")
 @click.argument("service", required=False, shell_complete=complete_service, callback=_checked_service)
 @_flag("-p", "phrase", "Ask for a master phrase, or read it from a pipe.")
 @_flag("-k", "key", "Take an SSH key of an agent in place of a phrase; with several, ask which.")
