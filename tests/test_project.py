@@ -1,6 +1,5 @@
 """What surrounds the package: the files that installing and checking go by."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +7,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-def test_the_lock_file_names_only_the_public_index() -> None:
-    sources = set(re.findall(r"[a-z+]+://[^/\"]+", (ROOT / "uv.lock").read_text()))
-    assert sources == {"https://pypi.org", "https://files.pythonhosted.org"}
 
 
 @pytest.mark.parametrize("argument", ["-h", "tests", "-k"])
