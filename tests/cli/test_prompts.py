@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,10 @@ def at_terminal(home: Path, *arguments: str, typed: dict[str, bytes]) -> tuple[i
     deadline = time.monotonic() + 30
     try:
         while time.monotonic() < deadline:
+            if not select.select([terminal], [], [], 0.5)[0]:
+                if b"\x03" in typed.values():  # came just before Python began to read, which a person repeats as well
+                    os.write(terminal, b"\x03")
+                continue
             try:
                 piece = os.read(terminal, 10_000)
             except OSError:  # Linux: the other side has closed
