@@ -57,6 +57,12 @@ class Result:
     met: bool | None = None
 
 
+def accepts(path: str) -> bool:
+    """Whether something takes connections there: a socket's name comes before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
 @contextmanager
 def ssh_agent(directory: str) -> Iterator[str]:
     """A real ssh-agent with one Ed25519 key; its socket's path."""
@@ -65,7 +71,7 @@ def ssh_agent(directory: str) -> Iterator[str]:
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 10
-        while not os.path.exists(path) and time.monotonic() < deadline:
+        while not accepts(path) and time.monotonic() < deadline:
             time.sleep(0.01)
         os.environ["SSH_AUTH_SOCK"] = path
         subprocess.run(["ssh-add", "-q", key], check=True)

@@ -1,6 +1,7 @@
 import json
 import os
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -600,6 +601,7 @@ def test_control_c_at_a_prompt_ends_it_with_status_1_and_nothing_lost(
     address = f"keys:{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}"
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which whoever runs the tests may have had ignored
         command = [sys.executable, "-m", "pageantry", "vault", "--agent", address, *words.split()]
         os.execv(sys.executable, command)
     shown = b""
@@ -609,7 +611,7 @@ def test_control_c_at_a_prompt_ends_it_with_status_1_and_nothing_lost(
     with suppress(OSError):
         while True:
             if not select.select([terminal], [], [], 0.5)[0]:
-                os.write(terminal, b"\x03")  # came just before Python began to read, which a person repeats as well
+                os.write(terminal, b"\x03")  # it may have come just before Python began to read
             elif data := os.read(terminal, 1000):
                 shown += data
             else:

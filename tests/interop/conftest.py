@@ -100,11 +100,18 @@ def running(*command: str, environ: dict[str, str] | None = None) -> Iterator[su
         process.communicate(timeout=10)
 
 
+def _accepts(address: Path) -> bool:
+    """Whether an agent takes connections there: its socket's name comes before that."""
+    assert hasattr(socket, "AF_UNIX")
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
+
+
 @contextlib.contextmanager
 def openssh(directory: Path) -> Iterator[Path]:
     address = directory / "openssh"
     with running(program("ssh-agent"), "-D", "-a", str(address)):
-        wait_for(address.exists, "ssh-agent did not start")
+        wait_for(lambda: _accepts(address), "ssh-agent did not start")
         yield address
     address.unlink(missing_ok=True)
 
@@ -131,7 +138,7 @@ def gpg_agent(directory: Path) -> Iterator[Path]:
     command = (agent, "--homedir", str(home), "--daemon", "--enable-ssh-support", "--pinentry-program", str(pinentry))
     address = home / "S.gpg-agent.ssh"
     with running(*command, "sleep", "3600"):
-        wait_for(address.exists, "gpg-agent did not start")
+        wait_for(lambda: _accepts(address), "gpg-agent did not start")
         yield address
     shutil.rmtree(home, ignore_errors=True)
 
