@@ -120,7 +120,7 @@ class Client(Agent):
             except BaseException:  # an interrupt too: its reply would be taken for the next one's
                 self._drop()
                 raise
-            if not in_step:
+            if self._closed or not in_step:
                 self._drop()
             return reply
         finally:

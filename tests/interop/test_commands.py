@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from pageantry import PublicKey
+from pageantry.constraints import Confirm, Lifetime
 from pageantry.keys.signatures import verify
+from pageantry.messages import AddIdentityConstrained, decode
 
 pytestmark = pytest.mark.interop
 
@@ -129,6 +131,15 @@ def test_a_key_is_signed_with_by_whichever_agent_holds_it(
     assert "no key here is called '1'" in failed(run("sign", "1", sock=fresh_agent, given="data"))[0]
 
 
+def test_a_key_of_no_agent_is_said_to_lack_the_agent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pageantry.cli.common import find
+    from pageantry.errors import Unreachable
+
+    monkeypatch.setattr("pageantry.discovery.usable", lambda **_: iter(()))
+    with pytest.raises(Unreachable, match="no SSH agent"):
+        find("me@home", None)
+
+
 def test_key_files_serve_without_any_agent(run: Run, key_files: Keys) -> None:
     address = f"keys:{key_files['ed25519']}:{key_files['ecdsa']}"
     listed = json.loads(run("keys", "--json", "--agent", address).stdout)
@@ -171,8 +182,18 @@ def test_an_encrypted_key_without_a_passphrase_is_said(run: Run, fresh_agent: Pa
 
 
 @pytest.mark.parametrize(("time", "seconds"), [("90", 90), ("1h30m", 5400), ("2W", 1209600)])
-def test_a_lifetime_is_passed_on(run: Run, fresh_agent: Path, key_files: Keys, time: str, seconds: int) -> None:
-    assert run("add", "-t", time, str(key_files["ed25519"]), sock=fresh_agent).returncode == 0
+def test_lifetime_and_confirmation_are_passed_on(
+    run: Run, short_directory: Path, key_files: Keys, time: str, seconds: int
+) -> None:
+    asked: list[bytes] = []
+    with fake_agent(short_directory / "fake", b"\0\0\0\1\6", asked) as address:
+        done = run("add", "-c", "-t", time, str(key_files["ed25519"]), "--agent", str(address))
+    assert done.returncode == 0, done.stderr
+    message = decode(asked[0][4:])
+    assert isinstance(message, AddIdentityConstrained)
+    assert message.key.public == public(key_files["ed25519"])
+    assert message.comment == "ed25519@test"
+    assert message.constraints == (Lifetime(seconds), Confirm())
 
 
 @pytest.mark.parametrize("time", ["9" * 5000, "", "0", "-1", "1x", "h", "99999w", "1h3", "½"])
@@ -350,8 +371,8 @@ def test_a_key_type_that_looks_like_markup_is_shown_as_it_is(run: Run, short_dir
 
 
 @contextlib.contextmanager
-def fake_agent(address: Path, reply: bytes) -> Iterator[Path]:
-    """Answers everything with `reply`, then hangs up."""
+def fake_agent(address: Path, reply: bytes, asked: list[bytes] | None = None) -> Iterator[Path]:
+    """Answers everything with `reply`, then hangs up; what it was asked is put into `asked`."""
     assert hasattr(socket, "AF_UNIX")
     address.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
@@ -365,7 +386,9 @@ def fake_agent(address: Path, reply: bytes) -> Iterator[Path]:
                 except OSError:
                     return
                 with connection:
-                    connection.recv(100_000)
+                    request = connection.recv(100_000)
+                    if asked is not None:
+                        asked.append(request)
                     connection.sendall(reply)
 
         thread = threading.Thread(target=serve)

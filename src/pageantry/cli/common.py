@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ..errors import Error, NoSuchKey, WireError
+from ..errors import AgentError, Error, NoSuchKey, Unreachable, WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,3 +148,34 @@ def pick(identities: Sequence[Identity], name: str) -> Identity:
     if len({identity.key for identity in found}) > 1:
         raise NoSuchKey(f"{len(found)} keys are called {name[:80]!r}", "use the fingerprint or the number instead")
     return found[0]
+
+
+def find(name: str, address: str | None, say: Callable[[str], object] = say) -> tuple[Agent, Identity]:
+    """The key called `name` and the first agent that holds it, connected; no further agent is asked then.
+
+    A number is one in the list of the first agent, which is what `pageantry keys` shows. An agent that fails is passed
+    over with a word to `say`, unless it is the only one that was meant.
+    """
+    seen: list[Identity] = []
+    agent = None
+    for agent in reachable(address):
+        try:
+            held = agent.identities()
+            seen += held
+            if any(identity in held for identity in matching(seen, name)):
+                return agent, pick(seen, name)
+        except AgentError as error:
+            agent.close()
+            if address is not None or is_number(name) or isinstance(error, NoSuchKey):
+                raise
+            say(f"{error}; it is passed over")
+        except BaseException:
+            agent.close()
+            raise
+        agent.close()
+        if is_number(name):
+            break
+    if agent is None:
+        raise Unreachable("no SSH agent answers here", "see pageantry agents; or use --agent keys:PATH")
+    pick(seen, name)  # which says that there is no such key
+    raise AssertionError

@@ -9,7 +9,7 @@ import click
 
 from ..errors import AddressError, AgentError, Error, NoSuchKey, SettingsError, Unreachable, WireError
 from . import Failure
-from .common import is_number, matching, pick, reachable, read_secret, say
+from .common import find, is_number, pick, reachable, read_secret, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,31 +87,14 @@ def chosen_key(call: Call) -> tuple[Agent, PublicKey]:
     """The key to use, as -k or --with-key say, and the agent that holds it, connected."""
     name = call.options["with_key"]
     if name and not is_number(name):
-        return _named_key(call, name)
+        agent, identity = find(name, _address(call), call.say)
+        return agent, identity.key.plain
     agent, identities = _suitable_keys(call)
     try:
         return agent, (pick(identities, name) if name else _one_of(call, agent, identities)).key
     except BaseException:
         agent.close()
         raise
-
-
-def _named_key(call: Call, name: str) -> tuple[Agent, PublicKey]:
-    """The key of that name, wherever it is."""
-    seen: list[Identity] = []
-    for agent in reachable(_address(call)):
-        try:
-            seen += agent.identities()
-            if matching(seen, name):
-                return agent, pick(seen, name).key.plain
-        except AgentError as error:
-            agent.close()
-            if call.options["agent"] is not None or isinstance(error, NoSuchKey):
-                raise
-            call.say(f"{error}; it is passed over")
-        agent.close()
-    pick(seen, name)  # which says that there is none
-    raise AssertionError
 
 
 def _suitable_keys(call: Call) -> tuple[Agent, list[Identity]]:

@@ -6,14 +6,12 @@ from binascii import b2a_base64
 
 import click
 
-from ..errors import AgentError, Error
-from .common import agent_option, is_number, json_option, matching, pick, print_json, reachable, say
+from ..errors import Error
+from .common import agent_option, find, json_option, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
-
-    from ..agent import Agent, Identity
 
 
 @click.command(short_help="Sign a file with a key from an agent.")
@@ -54,32 +52,3 @@ def sign(key: str, file: BinaryIO, namespace: str, raw: bool, address: str | Non
         print_json(result if raw else result | {"namespace": namespace})
     else:
         click.echo(text, nl=False)
-
-
-def find(name: str, address: str | None) -> tuple[Agent, Identity]:
-    """The key called `name` and the first agent that holds it, connected; no further agent is asked then.
-
-    A number is one in the list of the first agent, which is what `pageantry keys` shows.
-    """
-    seen: list[Identity] = []
-    failures: list[AgentError] = []
-    for agent in reachable(address):
-        try:
-            held = agent.identities()
-            seen += held
-            if any(identity in held for identity in matching(seen, name)):
-                return agent, pick(seen, name)
-        except AgentError as error:
-            failures.append(error)
-        except BaseException:
-            agent.close()
-            raise
-        agent.close()
-        if is_number(name):
-            break
-    if failures and (address is not None or is_number(name)):
-        raise failures[0]
-    for failure in failures:
-        say(f"{failure}; it is passed over")
-    pick(seen, name)  # which says that there is no such key
-    raise AssertionError
