@@ -1,0 +1,132 @@
+"""The server's end of a name: the logic, for any kernel with overlapped operations."""
+
+from __future__ import annotations
+
+import threading
+
+from ._stream import Pipe, Waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final, Protocol
+
+    from ._peer import Peer
+    from ._stream import Handle, Lane
+
+    class Kernel(Protocol):
+        """What a listener needs of the system."""
+
+        def make(self, first: bool) -> Handle:
+            """A new instance of the pipe; with `first`, FileExistsError if there is one already. Raises OSError."""
+
+        def wait_any(self, lanes: Sequence[Lane], seconds: float | None) -> Lane | None:
+            """The first of `lanes` whose operation comes to its end within so many seconds."""
+
+        def peer(self, handle: Handle) -> Peer:
+            """Who opened the other end."""
+
+        def close(self) -> None:
+            """Nothing will be asked of it again."""
+
+
+#: How many clients can be connected before somebody accepts them. Further ones find the pipe busy, and wait.
+BACKLOG: Final = 4
+
+
+class Listener(Waiting):
+    """A pipe's name, served: `accept` gives the `Pipe` of the next client.
+
+    As long as this is open there are instances of the pipe, so nobody else can take the name in between.
+    """
+
+    def __init__(self, kernel: Kernel, path: str) -> None:
+        super().__init__(path)
+        self._kernel = kernel
+        self._turn = threading.Lock()
+        self._instances: list[Handle] = []  # each waiting for its client
+        try:
+            self._refill(BACKLOG)
+        except BaseException:
+            self.close()
+            raise
+
+    def accept(self) -> Pipe:
+        """The next client, connected. Raises TimeoutError, BlockingIOError with a timeout of 0, OSError."""
+        deadline = self._deadline()
+        self._take(self._turn, deadline)
+        try:
+            while True:
+                handle = self._connected(deadline)
+                try:
+                    there = handle.reading.result() is not None
+                except OSError:  # came and left
+                    there = False
+                if there:
+                    try:
+                        self._refill(BACKLOG + 1)  # before the client can do anything
+                    except OSError:
+                        if len(self._instances) == 1:
+                            raise
+                with self._gate:
+                    self._check()
+                    self._instances.remove(handle)
+                if there:
+                    return Pipe(handle, self.path, self._kernel.peer(handle))
+                handle.close()
+                self._refill(1)
+        finally:
+            self._turn.release()
+            if self.closed:
+                self._dispose()
+
+    def close(self) -> None:
+        """Give the name up, from any thread and any number of times; an `accept` is woken with OSError (EBADF).
+
+        Clients that were accepted stay connected; those that were not are hung up on.
+        """
+        with self._gate:
+            self.closed = True
+            for handle in self._instances:
+                handle.reading.cancel()
+        self._dispose()
+
+    def _connected(self, deadline: float | None) -> Handle:
+        """An instance whose wait for a client has come to its end."""
+        with self._gate:
+            self._check()
+            lanes = [handle.reading for handle in self._instances]
+        lane = self._wait(lambda seconds: self._kernel.wait_any(lanes, seconds), deadline)
+        self._check()
+        if lane is None:
+            raise self._late()
+        return self._instances[lanes.index(lane)]
+
+    def _refill(self, count: int) -> None:
+        """Have `count` instances wait for clients."""
+        while len(self._instances) < count:
+            with self._gate:
+                self._check()
+                handle = self._kernel.make(first=not self._instances)
+                try:
+                    handle.reading.connect()
+                except BrokenPipeError:  # a client was faster than we, and left again
+                    handle.close()
+                    continue
+                except BaseException:
+                    handle.close()
+                    raise
+                self._instances.append(handle)
+
+    def _dispose(self) -> None:
+        """Give everything back, unless somebody is in `accept`, who will do it then."""
+        if not self._turn.acquire(False):
+            return
+        instances, self._instances = self._instances, []  # the turn is never given back: nobody comes in any more
+        for handle in instances:
+            try:
+                handle.reading.result()
+            except OSError:
+                pass
+            handle.close()
+        self._kernel.close()

@@ -1,0 +1,304 @@
+"""One end of a pipe as a stream, and how it is closed: the logic, for any kernel with overlapped operations.
+
+Three rules carry it. An operation that was started is seen to its end, whatever happens: until then its buffer is the
+kernel's. Whoever cancels one looks at what became of it all the same, because it may have succeeded meanwhile. And
+a handle is given back only when nothing is under way on it any more, by whoever comes last.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import IO, Any, Final, Protocol, Self, TypeVar
+
+    from ._peer import Peer
+
+    _T = TypeVar("_T")
+
+    class Lane(Protocol):
+        """One direction of a handle, with at most one operation under way."""
+
+        @property
+        def pending(self) -> bool:
+            """Whether there is an operation of which `result` has not told the end."""
+
+        def connect(self) -> bool:
+            """Start to wait for a client; whether there is one already. Raises OSError."""
+
+        def read(self, buffer: memoryview, /) -> bool:
+            """Start to read into `buffer`; whether that is done already. Raises OSError."""
+
+        def write(self, data: bytes, /) -> bool:
+            """Start to write `data`; whether that is done already. Raises OSError."""
+
+        def wait(self, seconds: float | None, /) -> bool:
+            """Whether the operation comes to its end within so many seconds."""
+
+        def cancel(self) -> None:
+            """Ask for the operation's end; nothing when there is none."""
+
+        def result(self) -> int | None:
+            """Wait for the operation's end: how many bytes, or None if it was cancelled.
+
+            Raises OSError; BrokenPipeError when there is nobody at the other end any more.
+            """
+
+    class Handle(Protocol):
+        """An open end of a pipe."""
+
+        @property
+        def reading(self) -> Lane:
+            """The one that waits for a client, too."""
+
+        @property
+        def writing(self) -> Lane:
+            """The other."""
+
+        def close(self) -> None:
+            """Give it back; the second time does nothing."""
+
+
+#: The most bytes of one WriteFile. OpenSSH for Windows wants a request in one piece; the largest has 256 KiB.
+MAX_WRITE: Final = 1024 * 1024
+#: The most bytes that one `recv` returns.
+MAX_READ: Final = 1024 * 1024
+#: Seconds after which the main thread looks for Ctrl-C, which does not interrupt its waits on Windows.
+SLICE: Final = 0.1
+
+
+class Waiting:
+    """What the ends of pipes and listeners have in common: a path, a timeout, turns, `with`, and being closed once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.closed = False
+        self._timeout: float | None = None
+        self._gate = threading.RLock()  # reentrant: a signal's handler may close what it interrupted
+
+    def settimeout(self, seconds: float | None) -> None:
+        """How long each operation may take from now on, in seconds; None for ever, 0 not at all (BlockingIOError)."""
+        if seconds is not None and not seconds >= 0:
+            raise ValueError(f"a timeout is None or at least 0 seconds, not {seconds}")
+        self._timeout = seconds
+
+    def gettimeout(self) -> float | None:
+        """What `settimeout` was given last; None at first."""
+        return self._timeout
+
+    def close(self) -> None:
+        """Close it, from any thread and any number of times. Whoever waits for it is woken with OSError (EBADF)."""
+        raise NotImplementedError
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else monotonic() + self._timeout
+
+    def _check(self) -> None:
+        if self.closed:
+            raise OSError(errno.EBADF, "the pipe was closed", self.path)
+
+    def _late(self) -> OSError:
+        """What to raise when the deadline has passed."""
+        if self._timeout == 0:
+            return BlockingIOError(errno.EAGAIN, "the pipe is not ready", self.path)
+        return TimeoutError(errno.ETIMEDOUT, "nothing came of it in time", self.path)
+
+    def _wait(self, wait: Callable[[float | None], _T], deadline: float | None) -> _T | None:
+        """What `wait`, given seconds, comes to before `deadline`; None when that passes, or this is closed."""
+        sliced = threading.current_thread() is threading.main_thread()
+        while True:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            last = not sliced or (left is not None and left <= SLICE)
+            if found := wait(left if last else SLICE):
+                return found
+            if last or self.closed:
+                return None
+
+    def _take(self, turn: threading.Lock, deadline: float | None) -> None:
+        """Take a turn, which must be released again. Raises OSError when that cannot be before `deadline`."""
+        if not turn.acquire(False) and not self._wait(
+            lambda seconds: turn.acquire(True, -1 if seconds is None else seconds), deadline
+        ):
+            self._check()
+            raise self._late()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            import warnings
+
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}{', closed' if self.closed else ''}>"
+
+
+class Pipe(Waiting):
+    """One end of a named pipe: a stream of bytes both ways at once, in the manner of a socket.
+
+    One thread may read while another writes; further ones take turns. Every operation ends by the timeout at the
+    latest, with TimeoutError, and loses nothing that was read. When the other end is closed, `recv` returns b"" once
+    all was read, and `sendall` raises BrokenPipeError. Half an end cannot be closed: Windows' pipes know no such thing.
+    `peer` is the process at the other end, `path` the whole path of the pipe.
+    """
+
+    def __init__(self, handle: Handle, path: str, peer: Peer) -> None:
+        super().__init__(path)
+        self.peer = peer
+        self._handle = handle
+        self._reading, self._writing = threading.Lock(), threading.Lock()  # whose turn it is
+        self._buffer = memoryview(b"")
+        self._kept = b""  # read for somebody who was interrupted
+        self._stopped: set[Lane] = set()
+
+    def recv(self, size: int) -> bytes:
+        """The bytes that are there, 1 to `size`, waiting for the first; b"" at the end of the stream.
+
+        Raises TimeoutError, BlockingIOError with a timeout of 0, OSError.
+        """
+        size = min(size, MAX_READ)
+        if size <= 0:
+            return b""
+        deadline = self._deadline()
+        self._take(self._reading, deadline)
+        try:
+            if len(self._buffer) < size:
+                self._buffer = memoryview(bytearray(size))
+            return bytes(self._buffer[: self._read(self._buffer[:size], deadline)])
+        finally:
+            self._reading.release()
+
+    def recv_into(self, buffer: bytearray | memoryview, size: int = 0) -> int:
+        """As `recv`, into `buffer`, at most `size` bytes unless that is 0: how many there were, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        view = view[: size or len(view)]
+        if not view:
+            return 0
+        deadline = self._deadline()
+        self._take(self._reading, deadline)
+        try:
+            return self._read(view, deadline)
+        finally:
+            self._reading.release()
+
+    def sendall(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data`, each MiB of it in one piece. After an error nobody knows how much went.
+
+        Raises BrokenPipeError when there is no other end any more, TimeoutError, OSError.
+        """
+        data = bytes(data)
+        deadline = self._deadline()
+        self._take(self._writing, deadline)
+        try:
+            self._check()
+            for start in range(0, len(data), MAX_WRITE):
+                piece = data[start : start + MAX_WRITE]
+                while piece:
+                    piece = piece[self._operate(self._handle.writing, piece, deadline) :]
+        finally:
+            self._writing.release()
+
+    def shutdown(self, how: int) -> None:
+        """Close, for `how` = 2 (SHUT_RDWR); OSError (EOPNOTSUPP) for one direction alone, which pipes cannot."""
+        if how != 2:
+            raise OSError(errno.EOPNOTSUPP, "a pipe cannot be closed in one direction alone", self.path)
+        self.close()
+
+    def makefile(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """A file over this pipe, for `mode` "r", "w" or "rw", with "b" for bytes; otherwise as `socket.makefile`.
+
+        To close the file does not close the pipe. After a timeout the file cannot be read any more, as some of what
+        it had may be lost.
+        """
+        from ._files import makefile
+
+        return makefile(self, mode, buffering, encoding, errors, newline)
+
+    def close(self) -> None:
+        """Close it, from any thread and any number of times. Whoever waits for it is woken with OSError (EBADF).
+
+        What was written can still be read at the other end.
+        """
+        with self._gate:
+            self.closed = True
+            self._handle.reading.cancel()
+            self._handle.writing.cancel()
+            self._dispose()
+
+    def _dispose(self) -> None:
+        """Give the handle back if it is closed and nothing is under way; else whoever ends that will."""
+        if self.closed and not (self._handle.reading.pending or self._handle.writing.pending):
+            self._handle.close()
+
+    def _stop(self, lane: Lane) -> None:
+        """Have the operation on `lane`, or the next one, end as if its deadline had passed.
+
+        That holds until the lane is taken out of `_stopped` again.
+        """
+        with self._gate:
+            self._stopped.add(lane)
+            lane.cancel()
+
+    def _read(self, view: memoryview, deadline: float | None) -> int:
+        """Read into `view`: how many bytes, 0 at the end of the stream."""
+        self._check()
+        if not self._kept:
+            try:
+                while not (count := self._operate(self._handle.reading, view, deadline)):
+                    pass  # somebody wrote nothing at all, which is no end
+            except BrokenPipeError:
+                return 0
+            return count
+        count = min(len(view), len(self._kept))
+        view[:count], self._kept = self._kept[:count], self._kept[count:]
+        return count
+
+    def _operate(self, lane: Lane, data: memoryview | bytes, deadline: float | None) -> int:
+        """Read into a memoryview, or write bytes, and see it to its end: how many. It is our turn on `lane`."""
+        count: int | None = None
+        try:
+            with self._gate:
+                self._check()
+                if lane not in self._stopped:
+                    done = lane.read(data) if isinstance(data, memoryview) else lane.write(data)
+            if lane.pending:
+                if not done and not self._wait(lane.wait, deadline):
+                    lane.cancel()
+                count = lane.result()
+        finally:
+            if lane.pending:  # something interrupted us: see it to its end nonetheless
+                lane.cancel()
+                try:
+                    count = lane.result()
+                except OSError:
+                    count = None
+                if count and isinstance(data, memoryview):
+                    self._kept = bytes(data[:count])
+            if self.closed:
+                with self._gate:
+                    self._dispose()
+        if count is None:
+            self._check()
+            raise self._late()
+        return count
