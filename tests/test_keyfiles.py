@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def asked(*answers: str) -> tuple[list[str], Callable[[str], str]]:
 
 
 def test_files_are_listed_without_asking_for_their_passphrases(files: list[str]) -> None:
-    with pageantry.connect(f"keys:{files[0]}:{files[1]}") as agent:
+    with pageantry.connect("keys:" + os.pathsep.join(files)) as agent:
         assert [one.comment for one in agent.identities()] == ["clear", "locked"]
         assert agent.query() == []
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pageantry
 from pageantry.errors import ImpossibleSettings
 from pageantry.vault.derive import CLASSES, COMPATS, MAX_LENGTH, UUID, derive
 
@@ -214,6 +215,8 @@ def test_importing_derive_costs_hashlib_and_no_more() -> None:
         "import sys; from pageantry.vault.derive import derive; derive('x', 'y');"
         "print([name for name in ('typing', 're', 'json', 'dataclasses', 'collections') if name in sys.modules])"
     )
+    package = str(Path(pageantry.__file__).parents[1])
+    code = f"import sys; sys.path.insert(0, {package!r}); {code}"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
