@@ -59,6 +59,7 @@ _CancelIoEx = _prototype("CancelIoEx", BOOL, HANDLE, POINTER(Overlapped))
 _GetOverlappedResult = _prototype("GetOverlappedResult", BOOL, HANDLE, POINTER(Overlapped), POINTER(DWORD), BOOL)
 _CreateEvent = _prototype("CreateEventW", HANDLE, c_void_p, BOOL, BOOL, LPCWSTR)
 _SetEvent = _prototype("SetEvent", BOOL, HANDLE)
+_ResetEvent = _prototype("ResetEvent", BOOL, HANDLE)
 _WaitForSingleObject = _prototype("WaitForSingleObject", DWORD, HANDLE, DWORD)
 _WaitForMultipleObjects = _prototype("WaitForMultipleObjects", DWORD, DWORD, POINTER(HANDLE), BOOL, DWORD)
 _CloseHandle = _prototype("CloseHandle", BOOL, HANDLE)
@@ -253,11 +254,29 @@ def make_instance(path: str, descriptor: int, first: bool) -> Handle:
     return Handle(handle)
 
 
-def wait_any(lanes: Sequence[Lane], seconds: float | None) -> Lane | None:
-    """The first of `lanes` (64 at most) whose operation comes to its end within so many seconds."""
-    events = (HANDLE * len(lanes))(*(lane._event for lane in lanes))
-    index = _WaitForMultipleObjects(len(lanes), events, False, _milliseconds(seconds))
-    return lanes[index] if index < len(lanes) else None
+class Waker:
+    """Waits for operations, and can be woken from it."""
+
+    def __init__(self) -> None:
+        self._event: int = _CreateEvent(None, True, False, None)
+        if not self._event:
+            raise failure()
+
+    def wait_any(self, lanes: Sequence[Any], seconds: float | None) -> Lane | bool:
+        """The first of `lanes`, 63 at most, whose operation comes to its end; True when woken; False after the time."""
+        events = (HANDLE * (len(lanes) + 1))(self._event, *(lane._event for lane in lanes))
+        index = _WaitForMultipleObjects(len(events), events, False, _milliseconds(seconds))
+        return index == 0 or (lanes[index - 1] if index <= len(lanes) else False)
+
+    def wake(self, wake: bool) -> None:
+        """Wake whoever waits, and have nobody wait until this is told False."""
+        (_SetEvent if wake else _ResetEvent)(self._event)
+
+    def close(self) -> None:
+        """Give the event back."""
+        event, self._event = self._event, 0
+        if event:
+            _CloseHandle(event)
 
 
 def _milliseconds(seconds: float | None) -> int:

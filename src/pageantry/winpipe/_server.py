@@ -20,14 +20,17 @@ if TYPE_CHECKING:
         def make(self, first: bool) -> Handle:
             """A new instance of the pipe; with `first`, FileExistsError if there is one already. Raises OSError."""
 
-        def wait_any(self, lanes: Sequence[Lane], seconds: float | None) -> Lane | None:
-            """The first of `lanes` whose operation comes to its end within so many seconds."""
+        def wait_any(self, lanes: Sequence[Lane], seconds: float | None) -> Lane | bool:
+            """The first of `lanes` whose operation comes to its end; True when woken; False after so many seconds."""
+
+        def wake(self, wake: bool) -> None:
+            """Wake whoever is in `wait_any`, and have nobody sleep there until it is told False."""
 
         def peer(self, handle: Handle) -> Peer:
             """Who opened the other end."""
 
         def close(self) -> None:
-            """Nothing will be asked of it again."""
+            """Give everything back; the second time does nothing."""
 
 
 #: How many clients can be connected before somebody accepts them. Further ones find the pipe busy, and wait.
@@ -53,6 +56,7 @@ class Listener(Waiting):
 
     def accept(self) -> Pipe:
         """The next client, connected. Raises TimeoutError, BlockingIOError with a timeout of 0, OSError."""
+        self._check()
         deadline = self._deadline()
         self._take(self._turn, deadline)
         try:
@@ -62,19 +66,17 @@ class Listener(Waiting):
                     there = handle.reading.result() is not None
                 except OSError:  # came and left
                     there = False
-                if there:
-                    try:
-                        self._refill(BACKLOG + 1)  # before the client can do anything
-                    except OSError:
-                        if len(self._instances) == 1:
-                            raise
+                try:
+                    self._refill(BACKLOG + 1)  # before that one is taken away, so that the name stays ours
+                except OSError:
+                    if len(self._instances) == 1:
+                        raise
                 with self._gate:
                     self._check()
                     self._instances.remove(handle)
                 if there:
                     return Pipe(handle, self.path, self._kernel.peer(handle))
                 handle.close()
-                self._refill(1)
         finally:
             self._turn.release()
             if self.closed:
@@ -86,10 +88,17 @@ class Listener(Waiting):
         Clients that were accepted stay connected; those that were not are hung up on.
         """
         with self._gate:
+            if self.closed:
+                return
             self.closed = True
-            for handle in self._instances:
-                handle.reading.cancel()
+            self._kernel.wake(True)
         self._dispose()
+
+    def _stop_accepting(self, stop: bool) -> None:
+        """End the `accept` that is under way as if its deadline had passed; and further ones, until `stop` is False."""
+        with self._gate:
+            if not self.closed:
+                self._kernel.wake(stop)
 
     def _connected(self, deadline: float | None) -> Handle:
         """An instance whose wait for a client has come to its end."""
@@ -98,9 +107,9 @@ class Listener(Waiting):
             lanes = [handle.reading for handle in self._instances]
         lane = self._wait(lambda seconds: self._kernel.wait_any(lanes, seconds), deadline)
         self._check()
-        if lane is None:
+        if lane in (None, True):
             raise self._late()
-        return self._instances[lanes.index(lane)]
+        return next(handle for handle in self._instances if handle.reading is lane)
 
     def _refill(self, count: int) -> None:
         """Have `count` instances wait for clients."""
@@ -122,11 +131,15 @@ class Listener(Waiting):
         """Give everything back, unless somebody is in `accept`, who will do it then."""
         if not self._turn.acquire(False):
             return
-        instances, self._instances = self._instances, []  # the turn is never given back: nobody comes in any more
-        for handle in instances:
-            try:
-                handle.reading.result()
-            except OSError:
-                pass
-            handle.close()
-        self._kernel.close()
+        try:
+            while self._instances:
+                handle = self._instances.pop()
+                handle.reading.cancel()
+                try:
+                    handle.reading.result()
+                except OSError:
+                    pass
+                handle.close()
+            self._kernel.close()
+        finally:
+            self._turn.release()

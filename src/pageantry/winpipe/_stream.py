@@ -251,14 +251,25 @@ class Pipe(Waiting):
         if self.closed and not (self._handle.reading.pending or self._handle.writing.pending):
             self._handle.close()
 
-    def _stop(self, lane: Lane) -> None:
-        """Have the operation on `lane`, or the next one, end as if its deadline had passed.
+    def _stop_reading(self, stop: bool) -> None:
+        """End the read that is under way as if its deadline had passed; and further ones, until `stop` is False."""
+        self._stop(self._handle.reading, stop)
 
-        That holds until the lane is taken out of `_stopped` again.
-        """
+    def _stop_writing(self, stop: bool) -> None:
+        """As `_stop_reading`."""
+        self._stop(self._handle.writing, stop)
+
+    def _stop(self, lane: Lane, stop: bool) -> None:
         with self._gate:
-            self._stopped.add(lane)
-            lane.cancel()
+            if stop:
+                self._stopped.add(lane)
+                lane.cancel()
+            else:
+                self._stopped.discard(lane)
+
+    def _unread(self, data: bytes) -> None:
+        """Have the next `recv` return `data` first. Nobody may be reading."""
+        self._kept = data + self._kept
 
     def _read(self, view: memoryview, deadline: float | None) -> int:
         """Read into `view`: how many bytes, 0 at the end of the stream."""

@@ -14,7 +14,7 @@ assert sys.platform == "win32", "Windows only: callers ask first"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import Any
 
 exists = _kernel.exists
@@ -45,22 +45,21 @@ def listening(path: str) -> bool:
     return _kernel.wait_free(path, 0)
 
 
-class _Kernel:
+class _Kernel(_kernel.Waker):
     """What a `Listener` needs of Windows, for one pipe."""
 
     def __init__(self, path: str, access: Iterable[str]) -> None:
+        super().__init__()
         self._path = path
         self._descriptor = _security.Descriptor(access, _kernel.CLIENT_ACCESS)
 
     def make(self, first: bool) -> _kernel.Handle:
         return _kernel.make_instance(self._path, self._descriptor.address, first)
 
-    def wait_any(self, lanes: Sequence[Any], seconds: float | None) -> _kernel.Lane | None:
-        return _kernel.wait_any(lanes, seconds)
-
     def peer(self, handle: Any) -> Peer:
         pid = handle.client_pid()
         return Peer(pid, _security.client(handle.handle, pid))
 
     def close(self) -> None:
+        super().close()
         self._descriptor.close()
