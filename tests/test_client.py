@@ -253,7 +253,7 @@ def test_bytes_behind_a_reply_are_not_taken_for_the_next_one() -> None:
 
 def test_the_success_that_openssh_10_3_sends_after_query_disturbs_nothing() -> None:
     reply = frame(b"\x1d" + bytes(Writer().text("query").text("session-bind@openssh.com"))) + frame(b"\x06")
-    with client(answer(LIST, LIST), answer(reply)) as agent:
+    with client(answer(LIST), answer(reply), answer(LIST)) as agent:
         agent.identities()
         assert agent.query() == ["session-bind@openssh.com"]
         assert len(agent.identities()) == 1
@@ -267,7 +267,7 @@ def test_puttys_form_of_query_reads_like_the_standards() -> None:
 
 @pytest.mark.parametrize("reply", [b"", frame(b"\x05"), frame(b"\x1c")])
 def test_an_agent_without_query_knows_no_extensions(reply: bytes) -> None:
-    with client(answer(LIST), answer(reply)) as agent:
+    with client(answer(), answer(reply), answer(LIST)) as agent:
         assert agent.query() == []
         assert len(agent.identities()) == 1  # a hang-up on the extension is none on this connection
 
@@ -297,6 +297,49 @@ def test_session_bind_stays_on_its_connection_and_is_not_carried_to_another() ->
             agent.identities()
         with pytest.raises(Disconnected, match="bound"):
             agent.identities()
+
+
+def test_the_success_of_session_bind_that_openssh_for_windows_frames_twice_is_one() -> None:
+    with client(answer(frame(frame(b"\x06")), LIST)) as agent:
+        assert agent.extension(SessionBind.name, SessionBind(b"k", b"id", b"s", False).encode()) == b""
+        assert len(agent.identities()) == 1
+    with client(answer(), answer(frame(frame(b"\x06")))) as agent, pytest.raises(BadReply):
+        agent.extension("other@example.org")
+    with client(answer(frame(frame(b"\x05")))) as agent, pytest.raises(BadReply):
+        agent.extension(SessionBind.name)
+
+
+def test_an_agent_that_serves_one_client_at_a_time_is_asked_for_extensions_all_the_same() -> None:
+    opened: list[object] = []
+
+    class Only:
+        def __init__(self) -> None:
+            assert opened == []
+            opened.append(self)
+
+        def sendall(self, data: bytes) -> None:
+            pass
+
+        def recv(self, size: int) -> bytes:
+            return frame(b"\x05")
+
+        def settimeout(self, seconds: float | None) -> None:
+            pass
+
+        def gettimeout(self) -> float | None:
+            return None
+
+        def shutdown(self, how: int) -> None:
+            pass
+
+        def close(self) -> None:
+            opened.remove(self)
+
+    with Client(Only, "openssh") as agent:
+        for _ in range(2):
+            assert agent.query() == []
+            assert agent.request(b"\x0b") == b"\x05"
+    assert opened == []
 
 
 @pytest.mark.parametrize("act", [lambda a: a.remove_all(), lambda a: a.remove(ED25519), lambda a: a.lock(b"x")])

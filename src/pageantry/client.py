@@ -141,6 +141,12 @@ class Client(Agent):
         if connection is not None:
             connection.close()
 
+    def _rest(self) -> None:
+        """Close the connection until the next request, if none is under way and no session is bound to it."""
+        if not self._bound and self._lock.acquire(False):
+            self._drop()
+            self._lock.release()
+
     def close(self) -> None:
         """Close the connection for good; a request that another thread has under way ends with `Disconnected`."""
         self._closed = True
@@ -221,12 +227,16 @@ class Client(Agent):
 
         It runs on a connection of its own, because some agents hang up on what they do not know and OpenSSH 10.3
         sends a SUCCESS too many after `query`; only session-bind, which is about the connection, uses this one.
+        Ours is closed meanwhile, unless it is bound: gpg-agent serves OpenSSH's pipe to one client at a time.
         """
         payload = Extension(name, data).payload()
         try:
             if name == SessionBind.name:
                 reply = self.request(payload)
+                if reply == frame(b"\x06"):  # OpenSSH for Windows frames its SUCCESS twice
+                    reply = b"\x06"
             else:
+                self._rest()
                 with Client(self._connect, self.address, self._timeout) as other:
                     reply = other.request(payload)
         except Disconnected:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .keys.public import PublicKey
     from .probing import Found
 
-_NONE_HINT: Final = "start one (ssh-agent), or use key files without any: --agent keys:PATH"
+_NONE_HINT: Final = "start one (ssh-agent, Pageant), or use key files without any: --agent keys:PATH"
 
 
 def locate(address: str | None = None, *, probe: int | None = None) -> list[Found]:

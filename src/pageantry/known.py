@@ -1,12 +1,12 @@
-"""Where agents listen on UNIX: what the person named, then the places that known agents use, in order of preference."""
+"""Where agents listen: what the person named, then the places that known agents use, in order of preference."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from .endpoints import Endpoint, parse
-from .errors import AddressError
+from .endpoints import Endpoint, is_pipe, parse
+from .errors import AddressError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,26 +61,40 @@ _MAC_HOME: Final = (
 
 
 def candidates(environ: Mapping[str, str] | None = None) -> list[Candidate]:
-    """The places where agents may be, the likeliest first, each socket once.
+    """The places where agents may be, the likeliest first, each socket and each pipe once.
 
     A place that somebody named is among them even where nothing is there: its absence is worth a word.
     """
     environ = os.environ if environ is None else environ
     result, seen = [], set()
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = (environ.get("USERPROFILE") if os.name == "nt" else environ.get("HOME")) or os.path.expanduser("~")
     for candidate in (*_named(environ, home), *_usual(environ, home)):
-        try:
-            status = os.stat(candidate.endpoint.where)
-        except (OSError, ValueError):
+        identity = _identity(candidate.endpoint)
+        if identity is None:
             if not candidate.source:
                 continue
-            identity: object = candidate.endpoint
-        else:
-            identity = status.st_dev, status.st_ino  # the same for all names of one socket
+            identity = candidate.endpoint
         if identity not in seen:
             seen.add(identity)
             result.append(candidate)
     return result
+
+
+def _identity(endpoint: Endpoint) -> object:
+    """What is the same for all names of one socket, or of one pipe; None where there is none. Nothing is opened."""
+    if endpoint.kind == "unix":
+        try:
+            status = os.stat(endpoint.where)
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
+    from . import winpipe
+
+    try:
+        name = endpoint.pipe_name()
+        return name.lower() if name and winpipe.exists(name) else None
+    except (Unreachable, OSError, ValueError):
+        return None
 
 
 def _named(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
@@ -101,25 +115,27 @@ def _named(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
         try:
             endpoint = parse(value)
         except AddressError:
-            endpoint = Endpoint("unix", value)  # unreachable, which is said when it is tried
-        yield Candidate(endpoint, agent or _guess(endpoint.where, home), source)
+            endpoint = Endpoint("pipe" if is_pipe(value) else "unix", value)  # unreachable: said when it is tried
+        yield Candidate(endpoint, agent or _guess(endpoint, home), source)
 
 
 def _usual(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
     """What is there without being named."""
-    if not hasattr(os, "getuid"):  # Windows
-        return
-    yield from _at(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", _RUNTIME)
-    if sys.platform == "darwin":
-        yield from _at(home, _MAC_HOME)
-        yield from _glob("/var/run", "com.apple.launchd.*/Listeners", "OpenSSH")
-    yield from _glob(os.path.join(home, ".ssh", "agent"), "s.*", "OpenSSH")
-    for directory in dict.fromkeys(("/tmp", environ.get("TMPDIR") or "/tmp")):  # noqa: S108 - where they are
-        yield from _glob(directory, "ssh-*/agent.*", "OpenSSH")
-        yield from _glob(directory, "pageant.*/pageant.*", "Pageant")
-    if environ.get("PREFIX"):  # Termux
-        yield from _at(environ["PREFIX"], (("OpenSSH", "var/run/ssh-agent.socket", ANSWERS),))
-    yield from _at(home, _HOME)
+    if sys.platform == "win32":
+        yield Candidate(Endpoint("openssh"), "OpenSSH")
+        yield Candidate(Endpoint("pageant-pipe"), "Pageant")
+    else:
+        yield from _at(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", _RUNTIME)
+        if sys.platform == "darwin":
+            yield from _at(home, _MAC_HOME)
+            yield from _glob("/var/run", "com.apple.launchd.*/Listeners", "OpenSSH")
+        yield from _glob(os.path.join(home, ".ssh", "agent"), "s.*", "OpenSSH")
+        for directory in dict.fromkeys(("/tmp", environ.get("TMPDIR") or "/tmp")):  # noqa: S108 - where they are
+            yield from _glob(directory, "ssh-*/agent.*", "OpenSSH")
+            yield from _glob(directory, "pageant.*/pageant.*", "Pageant")
+        if environ.get("PREFIX"):  # Termux
+            yield from _at(environ["PREFIX"], (("OpenSSH", "var/run/ssh-agent.socket", ANSWERS),))
+        yield from _at(home, _HOME)
 
 
 def _at(base: str, places: tuple[tuple[str, str, int], ...]) -> Iterator[Candidate]:
@@ -139,11 +155,16 @@ def _glob(base: str, pattern: str, agent: str) -> Iterator[Candidate]:
             continue
 
 
-def _guess(path: str, home: str) -> str:
-    """Whose socket a named path is, going by the places above."""
+def _guess(endpoint: Endpoint, home: str) -> str:
+    """Whose a named place is, going by the places above."""
+    where = endpoint.where
+    if endpoint.kind == "openssh":
+        return "OpenSSH"
+    if endpoint.kind.startswith("pageant") or (endpoint.kind == "pipe" and where.lower().startswith("pageant.")):
+        return "Pageant"
     for agent, place, _ in (*_RUNTIME, *_HOME, *_MAC_HOME):
-        if path.endswith("/" + place):
+        if where.endswith("/" + place):
             return agent
-    if ("/ssh-" in path and "/agent." in path) or path.startswith(os.path.join(home, ".ssh", "agent", "")):
+    if ("/ssh-" in where and "/agent." in where) or where.startswith(os.path.join(home, ".ssh", "agent", "")):
         return "OpenSSH"
     return ""

@@ -68,8 +68,8 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > _MAX_SIZE:
             return
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        with open(path, "rb") as file:
+            text = _text(file.read(_MAX_SIZE))
     except OSError:
         return
     for line in text.splitlines():
@@ -87,13 +87,21 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
             continue
 
 
+def _text(data: bytes) -> str:
+    """`data` as UTF-8, or else in the code page of Windows' system, in which Pageant writes its --openssh-config."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("mbcs", "replace") if os.name == "nt" else data.decode("utf-8", "surrogateescape")
+
+
 def _expand(value: str, environ: Mapping[str, str], home: str) -> str | None:
     """`value` with `~`, `${VARIABLE}`s and tokens replaced; None where it names no agent, or only one for a host."""
     if value in ("none", "SSH_AUTH_SOCK"):
         return None
     if value.startswith("$") and not value.startswith("${"):
         return environ.get(value[1:])
-    if value == "~" or value.startswith("~/"):
+    if value[:1] == "~" and value[1:2] in ("", "/", os.sep):
         value = home + value[1:]
     parts = value.split("${")
     value = parts[0]
@@ -102,7 +110,18 @@ def _expand(value: str, environ: Mapping[str, str], home: str) -> str | None:
         if not brace or name not in environ:
             return None
         value += environ[name] + rest
-    return _replace_tokens(value, home)
+    expanded = _replace_tokens(value, home)
+    return expanded and _mend_pipe(expanded)
+
+
+def _mend_pipe(path: str) -> str:
+    """`path`; if it is a named pipe's, with as many backslashes as were meant.
+
+    Some versions of ssh take two for one, so there may be twice as many, or what such a version shows, half.
+    """
+    parts = [part for part in path.split("\\") if part]
+    is_pipe = path.startswith("\\") and parts[:1] == ["."] and [part.lower() for part in parts[1:2]] == ["pipe"]
+    return "\\".join(("", "", *parts)) if is_pipe else path
 
 
 def _replace_tokens(value: str, home: str) -> str | None:
@@ -129,7 +148,7 @@ def _token(letter: str, home: str) -> str | None:
     if letter == "u":
         try:
             return getpass.getuser()
-        except (KeyError, OSError):  # a user without a name, as in some containers
+        except (KeyError, OSError, ImportError):  # a user without a name, as in some containers
             return None
     host = socket.gethostname() if letter in "lL" else ""
     return {"%": "%", "d": home, "l": host, "L": host.partition(".")[0]}.get(letter)

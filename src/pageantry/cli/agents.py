@@ -41,7 +41,7 @@ def agents(address: str | None = None, probe: int | None = None, as_json: bool =
     if not any(one.reached for one in found):
         if not found:
             say("no SSH agent is here")
-        say("start one (ssh-agent), or use key files without any: --agent keys:PATH")
+        say("start one (ssh-agent, Pageant), or use key files without any: --agent keys:PATH")
     if all(one.error for one in found):
         raise SystemExit(1)
 
@@ -56,7 +56,9 @@ def _as_json(found: Found) -> dict[str, object]:
         "keys": None if found.identities is None else len(found.identities),
         "owner": found.owner or None,
         "pid": found.pid,
+        "program": found.program or None,
         "also": found.also,
+        "warning": found.warning or None,
         "error": found.error or None,
         "hint": found.hint or None,
     }

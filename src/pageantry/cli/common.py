@@ -29,7 +29,8 @@ def agent_option(command: _F) -> _F:
         "--agent",
         "address",
         metavar="ADDRESS",
-        help="The agent to use: unix:PATH, keys:PATH (key files), or a socket's path. "
+        help="The agent to use: unix:PATH or a socket's path; openssh, pageant, pageant-pipe or pipe:NAME on Windows; "
+        "keys:PATH (key files). "
         "Default: IdentityAgent in the SSH configuration, then SSH_AUTH_SOCK, then what is found.",
     )(command)
 

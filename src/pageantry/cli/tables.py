@@ -37,7 +37,7 @@ def print_agents(found: Sequence[Found]) -> None:
     for index, one in enumerate(found):
         if index:
             emit("")
-        details = [one.agent, one.source and f"from {one.source}", one.owner and f"run by {one.owner}"]
+        details = [one.agent, one.source and f"from {one.source}", one.owner and f"run by {one.owner}", _process(one)]
         details += [f"also {address}" for address in one.also]
         emit(one.address, bold=True, more=", ".join(part for part in details if part))
         if one.error:
@@ -49,6 +49,16 @@ def print_agents(found: Sequence[Found]) -> None:
             emit("  no keys", dim=True)
         else:
             print_keys(one.identities)
+        if one.warning:
+            emit(f"  {one.warning}", fg="yellow")
+
+
+def _process(found: Found) -> str:
+    """The program that serves a pipe, as Windows tells it for certain; of a socket, only who made it is known."""
+    if found.pid is None or found.endpoint.kind == "unix":
+        return ""
+    name = found.program.rpartition("\\")[2]
+    return f"{name} (process {found.pid})" if name else f"process {found.pid}"
 
 
 def print_keys(identities: Sequence[Identity]) -> None:

@@ -1,7 +1,11 @@
-"""Ways to an agent, and the addresses that name them.
+r"""Ways to an agent, and the addresses that name them.
 
-    unix:PATH   a UNIX socket, or GnuPG's file that points to one; a plain path means the same
-    keys:PATH…  private key files, used in this very process; several are separated as in PATH
+    unix:PATH     a UNIX socket, or GnuPG's file that points to one; a plain path means the same
+    openssh       OpenSSH for Windows' agent, or whoever else serves its pipe
+    pageant       Pageant, on Windows
+    pageant-pipe  the same, by its pipe alone
+    pipe:NAME     a named pipe of Windows'; \\.\pipe\NAME and //./pipe/NAME mean the same
+    keys:PATH…    private key files, used in this very process; several are separated as in PATH
 
 One module per way in. This one only turns an address into an `Endpoint`, touching nothing.
 """
@@ -11,42 +15,76 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import AddressError, Unreachable
+from ..errors import AddressError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
     from ..agent import Agent
+    from ..client import Connection
 
 #: Seconds to connect. A connection on this machine takes microseconds, unless its agent is being started for it.
 CONNECT_TIMEOUT: Final = 5.0
 
-_ELSEWHERE = {
-    "openssh": "OpenSSH for Windows' agent",
-    "pageant": "Pageant",
-    "pageant-pipe": "Pageant's pipe",
+#: Addresses that need no place behind them.
+_PLACELESS: Final = ("openssh", "pageant", "pageant-pipe")
+_ELSEWHERE: Final = {
     "pageant-window": "Pageant's window",
-    "pipe": "named pipes",
     "cygwin": "Cygwin's sockets",
     "winsock": "Windows' sockets",
     "stdio": "agents behind a command",
 }
+_USE: Final = "use unix:PATH, openssh, pageant, pipe:NAME, keys:PATH or a path with a slash"
 
 
 class Endpoint:
-    """A way to an agent: its `kind` ("unix", "keys") and `where` it is (for both, a path)."""
+    """A way to an agent: its `kind`, which is how its address begins, and `where` it is: a path, a name, or empty."""
 
     __slots__ = ("kind", "where")
 
-    def __init__(self, kind: str, where: str) -> None:
+    def __init__(self, kind: str, where: str = "") -> None:
         self.kind = kind
         self.where = where
 
     @property
     def address(self) -> str:
         """What `parse` makes this endpoint of."""
-        return f"{self.kind}:{self.where}"
+        return f"{self.kind}:{self.where}" if self.where else self.kind
+
+    def pipe_name(self) -> str | None:
+        """The name of the pipe that this leads to; None where it leads to something else.
+
+        Raises `Unreachable` where Windows does not tell Pageant's.
+        """
+        if self.kind == "openssh":
+            from .named_pipe import OPENSSH
+
+            return OPENSSH
+        if self.kind in ("pageant", "pageant-pipe"):
+            from . import pageant
+
+            return pageant.pipe_name()
+        return self.where if self.kind == "pipe" else None
+
+    def connect(self, timeout: float = CONNECT_TIMEOUT) -> Connection:
+        """A new connection to the agent, within `timeout` seconds.
+
+        Raises `Unreachable` where nobody answers or the wrong one does.
+        """
+        name = self.pipe_name()
+        if name is not None:
+            from . import named_pipe
+
+            return named_pipe.connect(name, timeout)
+        if sys.platform == "win32":
+            from . import sockets_on_windows
+
+            raise sockets_on_windows.unreachable(self.where)
+        else:  # noqa: RET506 - so that type checkers know what is for UNIX only
+            from . import unix
+
+            return unix.connect(self.where, timeout)
 
     def open(self, timeout: float | None = None, connect_timeout: float = CONNECT_TIMEOUT) -> Agent:
         """The agent behind it, connected. `timeout` bounds each request, in seconds (see `Client`).
@@ -57,16 +95,9 @@ class Endpoint:
             from ..keyfiles import KeyFiles
 
             return KeyFiles(self.where.split(os.pathsep))
-        if sys.platform == "win32":
-            raise Unreachable(
-                f"{self.address}: this Python has no UNIX sockets (no socket.AF_UNIX)",
-                "agents on Windows listen elsewhere; keys:PATH works without any agent",
-            )
-        else:  # noqa: RET506 - so that type checkers know what is for UNIX only
-            from ..client import Client
-            from . import unix
+        from ..client import Client
 
-            return Client(lambda: unix.connect(self.where, connect_timeout), self.address, timeout)
+        return Client(lambda: self.connect(connect_timeout), self.address, timeout)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Endpoint) and self.address == other.address
@@ -80,24 +111,54 @@ class Endpoint:
 
 def parse(address: str) -> Endpoint:
     """The endpoint that `address` names; `~` and `~user` stand for home directories. Raises `AddressError`."""
+    if address in _PLACELESS:
+        return Endpoint(address)
     kind, colon, where = address.partition(":")
-    if kind in _ELSEWHERE and (colon or kind in ("openssh", "pageant", "pageant-pipe", "pageant-window")):
-        raise AddressError(
-            f"{address}: {_ELSEWHERE[kind]} cannot be reached by this version",
-            "use unix:PATH or keys:PATH",
-        )
+    if colon and kind in _PLACELESS:
+        raise AddressError(f"{address}: {kind} is a whole address", f"use {kind} alone")
+    if kind in _ELSEWHERE and (colon or kind == "pageant-window"):
+        raise AddressError(f"{address}: {_ELSEWHERE[kind]} cannot be reached by this version", _USE)
+    if colon and kind == "pipe":
+        return _pipe(where)
     if kind == "assuan" and colon:  # GnuPG's file may be the socket itself, or point to it: unix does both
         kind = "unix"
-    if not (colon and kind in ("unix", "keys")):
+    bare = not (colon and kind in ("unix", "keys"))
+    if bare:
         kind, where = "unix", address
-        if os.sep not in address and not address.startswith("~"):
-            raise AddressError(
-                f"{address!r} is no address of an agent", "use unix:PATH, keys:PATH or a path with a slash"
-            )
+    if kind == "unix" and (bare or os.name == "nt") and is_pipe(where):
+        return _pipe(where)
+    if bare and not (address.startswith("~") or os.sep in address or (os.altsep and os.altsep in address)):
+        raise AddressError(f"{address!r} is no address of an agent", _USE)
     paths = where.split(os.pathsep) if kind == "keys" else [where]
     if not all(paths) or "\0" in where:
-        raise AddressError(f"{address!r} has no path in it", "use unix:PATH, keys:PATH or a path")
+        raise AddressError(f"{address!r} has no path in it", _USE)
     try:
-        return Endpoint(kind, os.pathsep.join(os.path.abspath(os.path.expanduser(path)) for path in paths))
+        return Endpoint(kind, os.pathsep.join(_whole(path) for path in paths))
     except OSError:
         raise AddressError(f"{address!r} starts in a directory that is gone", "give the whole path") from None
+
+
+def is_pipe(address: str) -> bool:
+    r"""Whether this looks like the path of a pipe, with either slash, be it one of another computer.
+
+    //host/pipe/name is such a one only where it is no path of a file, which it is on UNIX.
+    """
+    *start, host, device = (*address.replace("/", "\\").lower().split("\\", 4), "", "", "", "")[:4]
+    return start == ["", ""] and device == "pipe" and (host == "." or os.name == "nt" or address.startswith("\\\\"))
+
+
+def _pipe(name: str) -> Endpoint:
+    """The endpoint of the pipe called `name`, of which `winpipe.path` knows the forms."""
+    from .. import winpipe
+    from .named_pipe import OPENSSH
+
+    try:
+        where = winpipe.path(name).rpartition("\\")[2]
+    except ValueError as error:
+        raise AddressError(str(error), "use pipe:NAME, where NAME is what follows \\\\.\\pipe\\") from None
+    return Endpoint("openssh") if where.lower() == OPENSSH else Endpoint("pipe", where)
+
+
+def _whole(path: str) -> str:
+    """`path` from the root on. On Windows one that begins with a slash is Cygwin's and its kin's, and stays."""
+    return path if os.name == "nt" and path.startswith("/") else os.path.abspath(os.path.expanduser(path))
