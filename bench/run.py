@@ -8,12 +8,9 @@ that whatever else the machine does falls on all of them; figures are medians. `
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -21,10 +18,12 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
+
+from report import Result, give, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,19 +41,6 @@ pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, usage = os.wait4(pid, 0)
 print("\\n%d %.9f %d" % (status, time.perf_counter() - started, usage.ru_maxrss))
 """
-
-
-@dataclass
-class Result:
-    """One figure, and how it stands to its bar."""
-
-    subject: str
-    candidate: str
-    value: float
-    unit: str
-    ratio: str = ""
-    bar: str = ""
-    met: bool | None = None
 
 
 def accepts(path: str) -> bool:
@@ -257,27 +243,9 @@ def measure_imports(path: str, rounds: int) -> list[Result]:
     return times("start to import", ours, whole, bars) + times("the import alone", ours, alone, bars)
 
 
-def show(results: list[Result]) -> None:
-    """Print a table."""
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, one CPU\n")
-    subject = ""
-    for result in results:
-        if result.subject != subject:
-            subject = result.subject
-            print(f"{subject}\n" + "-" * 82)
-        met = "" if result.met is None else "met" if result.met else "MISSED"
-        figure = f"{result.value:,.1f}" if result.value < 1000 else f"{result.value:,.0f}"
-        print(
-            f"  {result.candidate:<26} {figure:>8} {result.unit:<11} {result.ratio:<15} {result.bar:<10} {met}".rstrip()
-        )
-
-
 def main() -> None:
     """Measure everything and print it."""
-    parser = argparse.ArgumentParser(description="Measure pageantry beside its peers.")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, the figures are noise")
-    options = parser.parse_args()
+    chosen = options("Measure pageantry beside its peers.")
     if sys.platform == "linux":  # the agent and every process started below are pinned with us
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
@@ -289,14 +257,11 @@ def main() -> None:
             DERIVEPASSPHRASE_PATH=os.path.join(directory, "derivepassphrase"),
         )
         with ssh_agent(directory) as path:
-            rounds = 2 if options.quick else 21
-            results = measure_lists(path, rounds, 20 if options.quick else 2000)
+            rounds = 2 if chosen.quick else 21
+            results = measure_lists(path, rounds, 20 if chosen.quick else 2000)
             results += measure_vault(rounds)
             results += measure_imports(path, rounds)
-    if options.json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
-    else:
-        show(results)
+    give(results, chosen.json)
 
 
 if __name__ == "__main__":
