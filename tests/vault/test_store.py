@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from pageantry.errors import SettingsError
 from pageantry.vault.lock import FileLock
 from pageantry.vault.store import MAX_FILE, Store, home, save_privately
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits, FIFOs and limits")
+
+Link = Callable[[Path, Path], None]
 
 
 @pytest.fixture
@@ -193,9 +196,10 @@ def test_a_fifo_in_the_files_place_is_not_waited_for(store: Store) -> None:
         store.load()
 
 
-def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["under", "under/further"])
+def test_a_file_in_the_folders_place_is_told(tmp_path: Path, below: str) -> None:
     (tmp_path / "plain").write_text("")
-    store = Store(str(tmp_path / "plain" / "under"))
+    store = Store(str(tmp_path / "plain" / below))
     with pytest.raises(SettingsError, match="cannot read"):
         store.load()
     with pytest.raises(SettingsError, match="cannot make the folder"):
@@ -208,15 +212,14 @@ def test_settings_that_may_not_be_read_are_not_taken_for_none(store: Store, monk
     def forbidden(path: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr(os, "stat", forbidden)
+    monkeypatch.setattr("pageantry.vault.store.read_bounded", forbidden)
     with pytest.raises(SettingsError, match="Permission denied"):
         store.load()
 
 
-@posix
-def test_a_link_into_nothing_is_not_taken_for_no_settings(store: Store, tmp_path: Path) -> None:
+def test_a_link_into_nothing_is_not_taken_for_no_settings(store: Store, tmp_path: Path, symlink: Link) -> None:
     os.makedirs(store.folder, 0o700)
-    os.symlink(tmp_path / "missing", store.path)
+    symlink(tmp_path / "missing", Path(store.path))
     with pytest.raises(SettingsError, match="which is missing"):
         store.load()
     with pytest.raises(SettingsError, match="which is missing"):
@@ -246,25 +249,25 @@ def test_a_folder_of_another_user_is_refused(store: Store, monkeypatch: pytest.M
         store.load()
 
 
-@posix
-def test_a_symbolic_link_stays_one(store: Store, tmp_path: Path) -> None:
+def test_a_symbolic_link_stays_one(store: Store, tmp_path: Path, symlink: Link) -> None:
     target = tmp_path / "dotfiles" / "vault.json"
     target.parent.mkdir()
     target.write_text('{"services": {}}')
     os.makedirs(store.folder, 0o700)
-    os.symlink(target, store.path)
+    symlink(target, Path(store.path))
     save(store, length=3)
     assert os.path.islink(store.path)
     assert json.loads(target.read_text())["services"] == {"foo": {"length": 3}}
     assert os.listdir(target.parent) == ["vault.json"]
 
 
-@posix
-def test_a_planted_link_in_the_new_files_place_is_not_written_through(store: Store, tmp_path: Path) -> None:
+def test_a_planted_link_in_the_new_files_place_is_not_written_through(
+    store: Store, tmp_path: Path, symlink: Link
+) -> None:
     save(store, length=3)
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    os.symlink(victim, store.path + ".new")
+    symlink(victim, Path(store.path + ".new"))
     save(store, length=4)
     assert victim.read_text() == "mine"
     assert store.load()["services"]["foo"] == {"length": 4}
@@ -291,7 +294,6 @@ def test_no_reader_sees_a_torn_file_and_no_writers_change_is_lost(store: Store) 
     assert len(store.load()["services"]) == 3 * 25 + 1
 
 
-@posix
 def test_readers_share_and_a_writer_waits_for_them_and_they_for_it(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
 

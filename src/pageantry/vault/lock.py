@@ -20,11 +20,24 @@ if TYPE_CHECKING:
 LOCK_SECONDS: Final = 5.0
 
 if sys.platform == "win32":
+    import ctypes
     import msvcrt
+    from ctypes import wintypes
 
-    def _try_lock(file: int, shared: bool) -> None:  # Windows' C library knows no shared locks
-        os.lseek(file, 0, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    # Not msvcrt.locking, which knows no shared locks.
+    _LockFileEx = ctypes.WinDLL("kernel32", use_last_error=True).LockFileEx
+    _LockFileEx.restype = wintypes.BOOL
+    _LockFileEx.argtypes = (wintypes.HANDLE, *(wintypes.DWORD,) * 4, ctypes.c_void_p)
+    _FAIL_IMMEDIATELY, _EXCLUSIVE, _LOCK_VIOLATION, _IO_PENDING = 1, 2, 33, 997
+
+    def _try_lock(file: int, shared: bool) -> None:
+        start = ctypes.create_string_buffer(32)  # OVERLAPPED, all of it zero
+        flags = _FAIL_IMMEDIATELY | (0 if shared else _EXCLUSIVE)
+        if not _LockFileEx(msvcrt.get_osfhandle(file), flags, 0, 1, 0, start):
+            code = ctypes.get_last_error()
+            if code in (_LOCK_VIOLATION, _IO_PENDING):
+                raise BlockingIOError
+            raise ctypes.WinError(code)
 else:
     import fcntl
 
@@ -65,7 +78,7 @@ class FileLock:
         while True:
             try:
                 _try_lock(file, self._shared)
-            except (BlockingIOError, PermissionError):  # Windows says PermissionError
+            except BlockingIOError:
                 if monotonic() >= end:
                     raise SettingsError(
                         f"another program holds {self._path} for more than {self._seconds:g} seconds",

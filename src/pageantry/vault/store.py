@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: The most bytes of a settings file that are read. Thousands of services with notes fit in one MiB.
 MAX_FILE: Final = 16 << 20
 
+#: How long a save waits for another program, on Windows, to close the file that it replaces, in seconds.
+REPLACE_SECONDS: Final = 2.0
+
 
 def home() -> str:
     """The folder for our settings: `PAGEANTRY_HOME`, or where this platform keeps such things."""
@@ -141,6 +144,11 @@ class Store:
                     f"{self.path} points to {os.path.realpath(self.path)}, which is missing",
                     "bring it back, or delete it",
                 ) from None
+            if not os.path.isdir(place := _nearest(self.folder)):  # Windows calls that "not found", too
+                raise SettingsError(
+                    f"cannot read {self.path}: {place} is no folder, or on a disk that is not there",
+                    "bring it back, or set PAGEANTRY_HOME to a folder of your own",
+                ) from None
             return {"services": {}}, b""
         except OSError as error:
             raise SettingsError(
@@ -169,36 +177,87 @@ def save_privately(path: str, data: bytes, suffix: str = ".new") -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, target)
+        _replace(new, target)
     except OSError as error:
         if new:
             with suppress(OSError):
                 os.unlink(new)
         raise SettingsError(
-            f"cannot write {path}: {error.strerror}", "nothing was changed; make room there, or see who may write there"
+            f"cannot write {path}: {error.strerror}",
+            "nothing was changed; make room there, see who may write there, or end the program that has it open"
+            if sys.platform == "win32"
+            else "nothing was changed; make room there, or see who may write there",
         ) from None
     _sync_folder(os.path.dirname(target))
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    if sys.platform == "win32":
+        from . import acl
+
+        return acl.create(path)
+    else:  # noqa: RET505 - mypy wants to see which platform this is for
+        return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _replace(new: str, target: str) -> None:
+    """`os.replace`; on Windows, whoever has the old file open, as scanners do for a moment, is waited for."""
+    if sys.platform != "win32":
+        os.replace(new, target)
+    else:
+        from time import monotonic, sleep
+
+        end = monotonic() + REPLACE_SECONDS
+        while True:
+            try:
+                os.replace(new, target)
+            except PermissionError:
+                if monotonic() >= end:
+                    raise
+                sleep(0.02)
+            else:
+                return
 
 
 def _make_private(folder: str) -> None:
     """Make `folder` and those above it that are missing, for their owner alone."""
+    parent = os.path.dirname(folder)
+    if parent != folder and not os.path.isdir(parent):
+        _make_private(parent)
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        return None
-    except FileNotFoundError:
-        _make_private(os.path.dirname(folder))
-        return _make_private(folder)  # another process may have been faster
-    return _sync_folder(os.path.dirname(folder))
+        if sys.platform == "win32":
+            from . import acl
+
+            acl.make_folder(folder)
+        else:
+            os.mkdir(folder, 0o700)
+    except FileExistsError:  # another process may have been faster
+        return
+    _sync_folder(parent)
+
+
+def _nearest(folder: str) -> str:
+    """`folder`, or for want of it the nearest above it that is there; at the latest the root of its disk."""
+    while not os.path.lexists(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _check_owner(path: str) -> None:
     """Refuse what others can change, as they could make every passphrase short, or learn the phrase."""
-    if sys.platform != "win32":  # there, a profile's access list sees to that
+    if sys.platform == "win32":
+        from .. import winpipe
+        from .acl import others
+
+        if who := others(path):
+            whole = "(OI)(CI)F" if os.path.isdir(path) else "F"
+            raise SettingsError(
+                f"others can write to {path}, so it cannot be trusted",
+                "set PAGEANTRY_HOME to a folder of your own, or run: "
+                f'icacls "{path}" /inheritance:r /grant:r "*{winpipe.user()}:{whole}"'
+                + "".join(f' /remove:g "*{sid}"' for sid in who),
+            )
+    else:
         status = os.stat(path)
         if status.st_uid not in (os.geteuid(), 0):
             raise SettingsError(
