@@ -32,6 +32,8 @@ def path(name: str) -> str:
         raise ValueError(f"{_shown(name)} has a slash in the pipe's own name")
     if any(char < " " or char == "\x7f" for char in bare):
         raise ValueError(f"{_shown(name)} has a control character in it")
+    if any(char in '*?<>"' for char in bare):  # a pattern, where Windows lists pipes
+        raise ValueError(f'{_shown(name)} has one of the characters in it that stand for others: * ? < > "')
     if bare[-1] in ". ":  # Windows would drop it, and mean another pipe
         raise ValueError(f"{_shown(name)} ends in a dot or a space")
     whole = PREFIX + bare
