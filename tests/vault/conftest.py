@@ -29,9 +29,10 @@ def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def peers() -> Path:
-    """The bin folder of an environment with derivepassphrase in it."""
-    folder = Path(os.environ.get("PAGEANTRY_PEERS", Path(sys.executable).parent))
-    if shutil.which("derivepassphrase", path=str(folder)) is None:
+def peers() -> str:
+    """A Python that has derivepassphrase: of the environment whose bin folder PAGEANTRY_PEERS names, or this one."""
+    folder = os.environ.get("PAGEANTRY_PEERS")
+    python = shutil.which("python", path=folder) if folder else sys.executable
+    if not python or subprocess.run([python, "-c", "import derivepassphrase"], capture_output=True).returncode:
         pytest.skip("PAGEANTRY_PEERS names no environment with derivepassphrase, and this one has none")
-    return folder
+    return python
