@@ -1,0 +1,63 @@
+"""Steps of check.py and of the lab: each runs under its own heading; plus the two tools that bring what a step needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+UV_VERSION = "0.13.8"
+UV_HOME = os.path.join(ROOT, ".uv", UV_VERSION)
+PYTHON = ("--python", sys.executable, "--no-python-downloads")  # what every uv command here is told
+
+
+def run(name: str, *command: str, cwd: str = ROOT, **environment: str) -> bool:
+    """Run one step under its own heading; whether it went well."""
+    print(f"\n=== {name}: {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    # A virtual environment that happens to be active is not ours, and tools warn about it.
+    inherited = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    good = subprocess.run(command, cwd=cwd, env=inherited | environment, check=False).returncode == 0
+    print(f"=== {name}: {'passed' if good else 'FAILED'} in {time.monotonic() - started:.1f} s", flush=True)
+    return good
+
+
+def find_uv() -> str | None:
+    """Our own uv, fetched the first time; where Python has no pip, the uv on PATH."""
+    ours = os.path.join(UV_HOME, "bin")
+    if not shutil.which("uv", path=ours):
+        if importlib.util.find_spec("pip") is None:
+            return shutil.which("uv")
+        # --target also works where the system's Python refuses to have packages installed (PEP 668).
+        install = ("install", "--quiet", "--target", UV_HOME, f"uv=={UV_VERSION}")
+        run("fetch uv", sys.executable, "-m", "pip", *install, PIP_ROOT_USER_ACTION="ignore")
+    return shutil.which("uv", path=ours)
+
+
+def fetch(name: str, *command: str, **environment: str) -> bool:
+    """Run uv for something from the network; whether it went well."""
+    # Behind a proxy with a certificate of its own, only the system knows whom to trust.
+    return run(name, *command, **environment) or run(f"{name} again", *command, "--system-certs", **environment)
+
+
+def which(program: str) -> str | None:
+    """Where a program is: also in the directories that are not on everybody's PATH."""
+    return shutil.which(
+        program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/lib/wine"))
+    )
+
+
+def missing(programs: dict[str, str]) -> dict[str, str]:
+    """Those of the programs (and their Debian packages) that are not here, after an attempt to install them."""
+    absent = {program: package for program, package in programs.items() if not which(program)}
+    # On a running system packages would start their services; only in a container is that nobody's business.
+    if absent and sys.platform == "linux" and os.geteuid() == 0 and not os.path.exists("/run/systemd/system"):
+        apt = shutil.which("apt-get")
+        if apt and run("update the list of packages", apt, "-qq", "update"):
+            install = (apt, "-qq", "install", "--yes", "--no-install-recommends", *dict.fromkeys(absent.values()))
+            run("install programs", *install, DEBIAN_FRONTEND="noninteractive")
+    return {program: package for program, package in absent.items() if not which(program)}
