@@ -17,7 +17,7 @@ class _Raw(io.RawIOBase):
     def __init__(self, pipe: Pipe, mode: str) -> None:
         self._pipe = pipe
         self._mode = mode
-        self._late = False
+        self._late = self._failed = False
 
     def readable(self) -> bool:
         return "r" in self._mode
@@ -26,6 +26,7 @@ class _Raw(io.RawIOBase):
         return "w" in self._mode
 
     def readinto(self, buffer: Any, /) -> int | None:
+        self._check("r")
         if self._late:
             raise OSError("nothing can be read from this file after a timeout: what it had by then is lost")
         try:
@@ -37,11 +38,21 @@ class _Raw(io.RawIOBase):
             raise
 
     def write(self, data: Any, /) -> int | None:
+        self._check("w")
+        if self._failed:
+            raise OSError("nothing can be written to this file after an error: how much went is not known")
         try:
             self._pipe.sendall(data)
-        except BlockingIOError:
-            return None
+        except OSError:
+            self._failed = True  # not to write again what a buffer above still holds, and what may have gone
+            raise
         return memoryview(data).nbytes
+
+    def _check(self, way: str) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if way not in self._mode:
+            raise io.UnsupportedOperation("not readable" if way == "r" else "not writable")
 
 
 def makefile(

@@ -99,6 +99,7 @@ class Lane:
 
     def __init__(self, handle: int) -> None:
         self.pending = False
+        self._told = True  # whether we know how the operation began
         self._handle = handle
         self._overlapped = Overlapped()
         self._reference = byref(self._overlapped)
@@ -111,7 +112,14 @@ class Lane:
 
     def connect(self) -> bool:
         self._begin(None)
-        return self._started(_ConnectNamedPipe(self._handle, self._reference))
+        good = _ConnectNamedPipe(self._handle, self._reference)
+        if not good and ctypes.get_last_error() in (_PIPE_CONNECTED, _NO_DATA):
+            # A success that the kernel reports as an error, with nothing done on its side: a client was faster than we,
+            # and may have left again, but what it wrote is there.
+            self._overlapped.Internal = 0
+            _SetEvent(self._event)
+            return self._started(True)
+        return self._started(good)
 
     def read(self, buffer: memoryview) -> bool:
         memory = c_char.from_buffer(buffer)
@@ -126,19 +134,17 @@ class Lane:
         """Keep `used` alive; and should we be interrupted before the call, `result` is not to see the last one's."""
         self._overlapped.Internal = self._overlapped.InternalHigh = 0
         self._used = used
+        self._told = False
         self.pending = True
 
     def _started(self, good: int) -> bool:
+        self._told = True
         if good:
             return True
         code = ctypes.get_last_error()
         if code == _IO_PENDING:
             return False
         if code == _MORE_DATA:
-            return True
-        if code == _PIPE_CONNECTED:  # a success that the kernel reports as an error, with nothing done on its side
-            self._overlapped.Internal = 0
-            _SetEvent(self._event)
             return True
         self.pending, self._used = False, None
         raise failure()
@@ -151,6 +157,11 @@ class Lane:
             _CancelIoEx(self._handle, self._reference)  # which fails when the operation has ended, and so it should
 
     def result(self) -> int | None:
+        # When an interrupt came before we learnt what the call said, and the kernel does not know the operation (any
+        # more), and that has not ended either, it had failed at once, and would be waited for in vain.
+        unknown = not self._told and not _CancelIoEx(self._handle, self._reference)
+        if unknown and self._overlapped.Internal == _STATUS_PENDING:
+            self._overlapped.Internal = 0
         good = _GetOverlappedResult(self._handle, self._reference, self._count, True)
         self.pending, self._used = False, None
         if good or (code := ctypes.get_last_error()) == _MORE_DATA:

@@ -107,18 +107,17 @@ def owner(handle: int) -> str:
 def client(handle: int, pid: int | None) -> str | None:
     """The user at the other end of our instance of a pipe: by the kernel's word, else that of process `pid`."""
     token = HANDLE()
-    # A client that does not limit what we may do in its name can be asked about once something was read from it.
-    if _Impersonate(handle):
-        try:
-            opened = _OpenThreadToken(_GetCurrentThread(), _TOKEN_QUERY, True, byref(token))
-        finally:
-            if not _RevertToSelf():
-                raise SystemError("this thread cannot stop acting as the client of a pipe")
-    else:
-        opened = False
-        if process := _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid) if pid else None:
-            opened = _OpenProcessToken(process, _TOKEN_QUERY, byref(token))
-            _CloseHandle(process)
+    acting: int | None = None  # whether this thread acts as the client: an interrupt may come before we learn it
+    try:
+        # A client that does not limit what we may do in its name can be asked about once something was read from it.
+        acting = _Impersonate(handle)
+        opened = acting and _OpenThreadToken(_GetCurrentThread(), _TOKEN_QUERY, True, byref(token))
+    finally:
+        if acting != 0 and not _RevertToSelf():
+            raise SystemError("this thread cannot stop acting as the client of a pipe")
+    if not acting and (process := _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid) if pid else None):
+        opened = _OpenProcessToken(process, _TOKEN_QUERY, byref(token))
+        _CloseHandle(process)
     try:
         return _token_user(token) if opened else None
     except OSError:

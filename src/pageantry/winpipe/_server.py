@@ -63,9 +63,11 @@ class Listener(Waiting):
             while True:
                 handle = self._connected(deadline)
                 try:
-                    there = handle.reading.result() is not None
-                except OSError:  # came and left
-                    there = False
+                    if not self._arrived(handle):
+                        continue
+                    peer = self._kernel.peer(handle)
+                except OSError:  # it is of no use any more
+                    peer = None
                 try:
                     self._refill(BACKLOG + 1)  # before that one is taken away, so that the name stays ours
                 except OSError:
@@ -74,8 +76,8 @@ class Listener(Waiting):
                 with self._gate:
                     self._check()
                     self._instances.remove(handle)
-                if there:
-                    return Pipe(handle, self.path, self._kernel.peer(handle))
+                if peer:
+                    return Pipe(handle, self.path, peer)
                 handle.close()
         finally:
             self._turn.release()
@@ -88,10 +90,9 @@ class Listener(Waiting):
         Clients that were accepted stay connected; those that were not are hung up on.
         """
         with self._gate:
-            if self.closed:
-                return
-            self.closed = True
-            self._kernel.wake(True)
+            if not self.closed:
+                self.closed = True
+                self._kernel.wake(True)
         self._dispose()
 
     def _stop_accepting(self, stop: bool) -> None:
@@ -111,6 +112,15 @@ class Listener(Waiting):
             raise self._late()
         return next(handle for handle in self._instances if handle.reading is lane)
 
+    def _arrived(self, handle: Handle) -> bool:
+        """Whether there is a client at the other end; if not, wait for one again."""
+        if handle.reading.result() is not None:
+            return True
+        with self._gate:  # the thread that waited has ended, with which Windows ends what it waited for
+            self._check()
+            handle.reading.connect()
+        return False
+
     def _refill(self, count: int) -> None:
         """Have `count` instances wait for clients."""
         while len(self._instances) < count:
@@ -119,11 +129,8 @@ class Listener(Waiting):
                 handle = self._kernel.make(first=not self._instances)
                 try:
                     handle.reading.connect()
-                except BrokenPipeError:  # a client was faster than we, and left again
-                    handle.close()
-                    continue
                 except BaseException:
-                    handle.close()
+                    _hang_up(handle)
                     raise
                 self._instances.append(handle)
 
@@ -133,13 +140,18 @@ class Listener(Waiting):
             return
         try:
             while self._instances:
-                handle = self._instances.pop()
-                handle.reading.cancel()
-                try:
-                    handle.reading.result()
-                except OSError:
-                    pass
-                handle.close()
+                _hang_up(self._instances.pop())
             self._kernel.close()
         finally:
             self._turn.release()
+
+
+def _hang_up(handle: Handle) -> None:
+    """Give an instance back, and its client, if there is one."""
+    try:
+        if handle.reading.pending:
+            handle.reading.cancel()
+            handle.reading.result()
+    except OSError:
+        pass
+    handle.close()

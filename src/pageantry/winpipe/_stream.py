@@ -83,8 +83,8 @@ class Waiting:
 
     def settimeout(self, seconds: float | None) -> None:
         """How long each operation may take from now on, in seconds; None for ever, 0 not at all (BlockingIOError)."""
-        if seconds is not None and not seconds >= 0:
-            raise ValueError(f"a timeout is None or at least 0 seconds, not {seconds}")
+        if seconds is not None and not 0 <= seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f"a timeout is None or 0 to {threading.TIMEOUT_MAX:.0f} seconds, not {seconds}")
         self._timeout = seconds
 
     def gettimeout(self) -> float | None:
@@ -137,10 +137,14 @@ class Waiting:
 
     def __del__(self) -> None:
         if not getattr(self, "closed", True):
-            import warnings
+            try:
+                import warnings
 
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            except ImportError:
+                pass  # Python is shutting down
+            finally:
+                self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}{', closed' if self.closed else ''}>"
@@ -163,14 +167,15 @@ class Pipe(Waiting):
         self._buffer = memoryview(b"")
         self._kept = b""  # read for somebody who was interrupted
         self._stopped: set[Lane] = set()
+        self._busy: set[Lane] = set()  # those for whose sake the handle has to stay
 
     def recv(self, size: int) -> bytes:
         """The bytes that are there, 1 to `size`, waiting for the first; b"" at the end of the stream.
 
         Raises TimeoutError, BlockingIOError with a timeout of 0, OSError.
         """
-        size = min(size, MAX_READ)
-        if size <= 0:
+        size = min(_size(size), MAX_READ)
+        if not size:
             return b""
         deadline = self._deadline()
         self._take(self._reading, deadline)
@@ -184,7 +189,7 @@ class Pipe(Waiting):
     def recv_into(self, buffer: bytearray | memoryview, size: int = 0) -> int:
         """As `recv`, into `buffer`, at most `size` bytes unless that is 0: how many there were, 0 at the end."""
         view = memoryview(buffer).cast("B")
-        view = view[: size or len(view)]
+        view = view[: _size(size) or len(view)]
         if not view:
             return 0
         deadline = self._deadline()
@@ -199,7 +204,7 @@ class Pipe(Waiting):
 
         Raises BrokenPipeError when there is no other end any more, TimeoutError, OSError.
         """
-        data = bytes(data)
+        data = bytes(memoryview(data))
         deadline = self._deadline()
         self._take(self._writing, deadline)
         try:
@@ -248,7 +253,7 @@ class Pipe(Waiting):
 
     def _dispose(self) -> None:
         """Give the handle back if it is closed and nothing is under way; else whoever ends that will."""
-        if self.closed and not (self._handle.reading.pending or self._handle.writing.pending):
+        if self.closed and not self._busy:
             self._handle.close()
 
     def _stop_reading(self, stop: bool) -> None:
@@ -277,7 +282,8 @@ class Pipe(Waiting):
         if not self._kept:
             try:
                 while not (count := self._operate(self._handle.reading, view, deadline)):
-                    pass  # somebody wrote nothing at all, which is no end
+                    if deadline is not None and monotonic() >= deadline:
+                        raise self._late()  # somebody wrote nothing at all, which is no end, and may do so for ever
             except BrokenPipeError:
                 return 0
             return count
@@ -290,6 +296,7 @@ class Pipe(Waiting):
         count: int | None = None
         try:
             with self._gate:
+                self._busy.add(lane)  # before we look, as a signal's handler may close this in the very next moment
                 self._check()
                 if lane not in self._stopped:
                     done = lane.read(data) if isinstance(data, memoryview) else lane.write(data)
@@ -298,14 +305,15 @@ class Pipe(Waiting):
                     lane.cancel()
                 count = lane.result()
         finally:
-            if lane.pending:  # something interrupted us: see it to its end nonetheless
-                lane.cancel()
+            while lane.pending:  # something interrupted us: see it to its end nonetheless
                 try:
+                    lane.cancel()
                     count = lane.result()
-                except OSError:
-                    count = None
-                if count and isinstance(data, memoryview):
-                    self._kept = bytes(data[:count])
+                    if count and isinstance(data, memoryview):
+                        self._kept = bytes(data[:count])
+                except (OSError, KeyboardInterrupt):
+                    pass  # the first interrupt is on its way already
+            self._busy.discard(lane)
             if self.closed:
                 with self._gate:
                     self._dispose()
@@ -313,3 +321,9 @@ class Pipe(Waiting):
             self._check()
             raise self._late()
         return count
+
+
+def _size(size: int) -> int:
+    if size < 0:
+        raise ValueError(f"the size of a read cannot be {size}")
+    return size

@@ -49,9 +49,9 @@ class _Kernel(_kernel.Waker):
     """What a `Listener` needs of Windows, for one pipe."""
 
     def __init__(self, path: str, access: Iterable[str]) -> None:
-        super().__init__()
         self._path = path
         self._descriptor = _security.Descriptor(access, _kernel.CLIENT_ACCESS)
+        super().__init__()
 
     def make(self, first: bool) -> _kernel.Handle:
         return _kernel.make_instance(self._path, self._descriptor.address, first)
