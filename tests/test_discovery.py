@@ -189,7 +189,7 @@ def test_a_dead_ssh_auth_sock_alone_is_the_reason_given(place: Path, monkeypatch
     assert "SSH_AUTH_SOCK" in said[0]
 
 
-@pytest.mark.parametrize("value", ["agent", "/x" * 200, "openssh"])
+@pytest.mark.parametrize("value", ["agent", "/x" * 200, "openssh", "//./pipe/x", "\\\\host\\pipe\\x"])
 def test_an_ssh_auth_sock_that_is_no_address_is_told_not_raised(
     place: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

@@ -56,6 +56,15 @@ def agent(home: Path, text: str, **environ: str) -> str | None:
         ('IdentityAgent "/not closed\nIdentityAgent /a', "/a"),
         ("IdentityAgent //./pipe/x", "//./pipe/x"),
         ("IdentityAgent \\\\.\\pipe\\x", "\\\\.\\pipe\\x"),
+        ('IdentityAgent "//./pipe/pageant.me.0123"', "//./pipe/pageant.me.0123"),  # Pageant's own line since 0.79
+        ('IdentityAgent "//./pipe/pageant.John Smith.0123"', "//./pipe/pageant.John Smith.0123"),
+        ('IdentityAgent "\\\\.\\pipe\\x y"', "\\\\.\\pipe\\x y"),
+        ("IdentityAgent \\\\\\\\.\\\\pipe\\\\x", "\\\\.\\pipe\\x"),  # for an ssh that takes two for one
+        ("IdentityAgent \\.\\PIPE\\x", "\\\\.\\PIPE\\x"),  # what such a one makes of Pageant's before 0.79
+        ("IdentityAgent \\", "\\"),
+        ("IdentityAgent \\.\\", "\\.\\"),
+        ("IdentityAgent /./pipe/x", "/./pipe/x"),
+        ("IdentityAgent \\\\server\\pipe\\x", "\\\\server\\pipe\\x"),
     ],
 )
 def test_what_holds_for_every_host_is_found(home: Path, text: str, expected: str | None) -> None:
@@ -67,6 +76,25 @@ def test_tokens_and_tilde_stand_for_the_user(home: Path) -> None:
     assert agent(home, "IdentityAgent %d/agent") == f"{home}/agent"
     if sys.platform != "win32":
         assert agent(home, "IdentityAgent /run/user/%i/agent") == f"/run/user/{os.getuid()}/agent"
+
+
+@pytest.mark.skipif(os.name != "nt", reason="how paths and files are on Windows")
+def test_windows_has_its_own_slash_home_code_page_and_system_wide_file(home: Path) -> None:
+    assert agent(home, "IdentityAgent ~\\agent") == f"{home}\\agent"
+    assert agent(home, "IdentityAgent ${USERPROFILE}\\agent", USERPROFILE="C:\\me") == "C:\\me\\agent"
+    assert agent(home, "IdentityAgent %d\\agent") == f"{home}\\agent"
+    assert agent(home, f'Include "{home}\\.ssh\\more"\nIdentityAgent x') == "x"
+    (home / ".ssh" / "config").write_bytes(
+        'IdentityAgent "//./pipe/pageant.Zoë.0123"\r\n'.encode("mbcs")  # Pageant writes the code page's bytes
+    )
+    assert identity_agent({}, str(home)) == ("//./pipe/pageant.Zoë.0123", str(home / ".ssh" / "config"))
+    (home / ".ssh" / "config").unlink()
+    (home / "ssh").mkdir()
+    (home / "ssh" / "ssh_config").write_text("IdentityAgent //./pipe/x")
+    assert identity_agent({"PROGRAMDATA": str(home)}, str(home)) == (
+        "//./pipe/x",
+        str(home / "ssh" / "ssh_config"),
+    )
 
 
 def test_included_files_count_where_they_are_included(home: Path) -> None:

@@ -20,16 +20,16 @@ _NONE_HINT: Final = "start one (ssh-agent, Pageant), or use key files without an
 def locate(address: str | None = None, *, probe: int | None = None) -> list[Found]:
     """Every agent of this machine, or the one at `address`, with how far each answered and why not further.
 
-    `probe` is 0 (is something there?), 1 (does something listen? a UNIX socket cannot tell), 2 (does it take
+    `probe` is 0 (is something there?), 1 (does something listen? pipes tell, UNIX sockets do not), 2 (does it take
     connections?) or 3 (does it list its keys?). None goes as far as does no harm: not into sockets that start
     a service, and not to lists for which a password manager may want to be unlocked. Agents are probed at the same
     time, so the slowest one sets the pace: a connection takes 0.25 s at most, a list 2 s. Never raises for an agent.
     """
     from .known import Candidate, candidates
-    from .probing import distinct, probed
+    from .probing import distinct, probed, warn_of_rivals
 
     places = candidates() if address is None else [Candidate(parse(address), source="address")]
-    return distinct(probed(places, probe))
+    return warn_of_rivals(distinct(probed(places, probe)))
 
 
 def connect(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .agent import Identity
     from .client import Connection
     from .endpoints import Endpoint
-    from .winpipe import Peer
 
 #: Seconds to connect to an agent that nobody named.
 PROBE_CONNECT_TIMEOUT: Final = 0.25
@@ -125,8 +124,10 @@ def _probe(found: Found, level: int, unasked: bool) -> None:
 
 
 def _probe_pipe(found: Found, name: str, level: int, unasked: bool) -> None:
-    """As `_probe`, for a named pipe. OpenSSH's, when a program of the user's serves it in place of Windows' service, is
-    not asked for keys unasked: that is often a password manager, which would want to be unlocked.
+    """As `_probe`, for a named pipe.
+
+    Where a program of the user's serves OpenSSH's pipe in place of Windows' service, it is shown under its own name,
+    and its keys are listed on request only: it may be a password manager, and want to be unlocked.
     """
     from . import winpipe
     from .endpoints import named_pipe
@@ -137,30 +138,19 @@ def _probe_pipe(found: Found, name: str, level: int, unasked: bool) -> None:
         named_pipe.check_listening(name)
         found.reached = LEVELS[LISTENING]
     if level >= CONNECTS:
+        me = winpipe.user()
         connection = named_pipe.connect(name, PROBE_CONNECT_TIMEOUT)
         peer = connection.peer
         found.owner, found.pid, found.program = peer.account, peer.pid, peer.program
-        usurped = name == named_pipe.OPENSSH and peer.sid == winpipe.user()
-        if usurped:
-            found.agent = _program(peer).removesuffix(".exe") or found.agent
-        try:
-            _converse(found, connection, CONNECTS if usurped and unasked else level)
-        finally:
-            if name == named_pipe.OPENSSH:
-                found.warning = _rivalry(named_pipe.servers(name, peer, PROBE_CONNECT_TIMEOUT))
+        if name == named_pipe.OPENSSH and peer.sid == me:
+            found.agent = _file_name(peer.program).removesuffix(".exe") or found.agent
+            level = CONNECTS if unasked and not found.source else level
+        _converse(found, connection, level)
 
 
-def _rivalry(servers: list[Peer]) -> str:
-    """A sentence on several processes that serve one pipe; empty for one alone."""
-    if len(servers) < 2:
-        return ""
-    programs = " and ".join(f"{_program(peer) or 'a program'} (process {peer.pid})" for peer in servers)
-    return f"{programs} serve the same pipe, and each connection gets one by chance: end all but one of them"
-
-
-def _program(peer: Peer) -> str:
-    """The name of the file that the process runs, without its directory."""
-    return peer.program.rpartition("\\")[2]
+def _file_name(path: str) -> str:
+    """The last part of a path of Windows'."""
+    return path.rpartition("\\")[2]
 
 
 def _converse(found: Found, connection: Connection, level: int) -> None:
@@ -172,6 +162,22 @@ def _converse(found: Found, connection: Connection, level: int) -> None:
         if level >= ANSWERS and found.pid != os.getpid():
             found.identities = client.identities()
             found.reached = LEVELS[ANSWERS]
+
+
+def warn_of_rivals(result: list[Found]) -> list[Found]:
+    """Note in `warning` where more than one process serves OpenSSH's pipe; the others belong to who made them.
+
+    It takes a few connections more, so it is done for those who want to see what there is.
+    """
+    for found in result:
+        if found.endpoint.kind == "openssh" and found.reached in LEVELS[CONNECTS:]:
+            from .endpoints import named_pipe
+
+            servers = named_pipe.servers(named_pipe.OPENSSH, found.pid, PROBE_CONNECT_TIMEOUT)
+            if len(servers) > 1:
+                who = " and ".join(f"{_file_name(one.program) or 'a program'} (process {one.pid})" for one in servers)
+                found.warning = f"{who} serve this pipe, and chance decides which one answers: end all but one"
+    return result
 
 
 def distinct(result: list[Found]) -> list[Found]:

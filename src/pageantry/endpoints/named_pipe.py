@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 OPENSSH: Final = "openssh-ssh-agent"
 #: Seconds to wait for OpenSSH's pipe, before each further look: gpg-agent takes it away between two clients.
 _PAUSES: Final = (0.05, 0.05, 0.05)
-#: How many connections show who serves a pipe: two servers take them in turn.
-_LOOKS: Final = 3
+#: How many more connections show whether a pipe has several servers, which take them in turn.
+_LOOKS: Final = 2
 
 
 def connect(name: str, timeout: float) -> winpipe.Pipe:
@@ -53,13 +53,13 @@ def check_listening(name: str) -> None:
     _attempt(name, look)
 
 
-def servers(name: str, first: winpipe.Peer, timeout: float) -> list[winpipe.Peer]:
-    """`first` and the other processes that serve the pipe, as far as a few connections one after another meet them.
+def servers(name: str, pid: int | None, timeout: float) -> list[winpipe.Peer]:
+    """Process `pid` and the others that serve the pipe, as far as some connections, one after another, lead to them.
 
     Nothing is sent. Where one of them fails, as with a server that takes one client at a time, nothing is said.
     """
-    found = {first.pid: first}
-    for _ in range(_LOOKS - 1):
+    found = {pid: winpipe.Peer(pid, None)}
+    for _ in range(_LOOKS):
         try:
             pipe = winpipe.connect(name, timeout, _trusted(name))
         except OSError:
