@@ -1,64 +1,45 @@
 #!/usr/bin/env python3
 """Run every check of this project: `python3 check.py` (PowerShell: `py check.py`).
 
-It needs Python 3.11 or later with pip, and nothing else. What it sets up stays in two directories of this repository,
-`.uv` (the tool uv) and `.venv` (what `uv.lock` names), and is used again next time. Arguments after `--` go to pytest.
+It needs Python 3.11 or later with pip, and nothing else. What it sets up stays in three directories of this repository,
+`.uv` (the tool uv), `.venv` (what `uv.lock` names) and, on Debian, `.lab` (a Windows Python under Wine: the tests run
+there, too), and is used again next time. Arguments after `--` go to pytest.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import subprocess
 import sys
-import time
 
-ROOT = os.path.dirname(os.path.abspath(__file__))
+from lab import windows
+from lab.parts import NoLab
+from lab.steps import ROOT, THIS_PYTHON, fetch, find_uv, missing, run
+
 PYTHON = os.path.join(ROOT, ".venv", "Scripts\\python.exe" if sys.platform == "win32" else "bin/python")
-UV_VERSION = "0.13.8"
-UV_HOME = os.path.join(ROOT, ".uv", UV_VERSION)
-PROGRAMS = ("ssh-agent", "ssh-add", "ssh-keygen", "sshd", "gpg-agent", "pageant")
-DEBIAN_PACKAGES = ("openssh-client", "openssh-server", "gnupg", "putty", "putty-tools")
+PROGRAMS = {  # the tests talk to, and the Debian packages they are in
+    "ssh-agent": "openssh-client",
+    "ssh-add": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
+    "gpg-agent": "gnupg",
+    "pageant": "putty",
+    "puttygen": "putty-tools",
+}
+AT_MOST = ("timeout", "--foreground", "--kill-after", "60", "20m")  # for what hangs as no test may
 
 
-def run(name: str, *command: str, **environment: str) -> bool:
-    """Run one step under its own heading; whether it went well."""
-    print(f"\n=== {name}: {' '.join(command)}", flush=True)
-    started = time.monotonic()
-    # A virtual environment that happens to be active is not ours, and tools warn about it.
-    inherited = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    good = subprocess.run(command, cwd=ROOT, env=inherited | environment, check=False).returncode == 0
-    print(f"=== {name}: {'passed' if good else 'FAILED'} in {time.monotonic() - started:.1f} s", flush=True)
-    return good
-
-
-def find_uv() -> str | None:
-    """Our own uv, fetched the first time; where Python has no pip, the uv on PATH."""
-    ours = os.path.join(UV_HOME, "bin")
-    if not shutil.which("uv", path=ours):
-        if importlib.util.find_spec("pip") is None:
-            return shutil.which("uv")
-        # --target also works where the system's Python refuses to have packages installed (PEP 668).
-        install = ("install", "--quiet", "--target", UV_HOME, f"uv=={UV_VERSION}")
-        run("fetch uv", sys.executable, "-m", "pip", *install, PIP_ROOT_USER_ACTION="ignore")
-    return shutil.which("uv", path=ours)
-
-
-def missing_programs() -> list[str]:
-    """Those of the programs the interop tests talk to that are not here, after an attempt to install them."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-
-    def missing() -> list[str]:
-        return [program for program in PROGRAMS if not shutil.which(program, path=path)]
-
-    # On a running system the packages would start an SSH server; only in a container is that nobody's business.
-    if sys.platform == "linux" and missing() and os.geteuid() == 0 and not os.path.exists("/run/systemd/system"):
-        apt = shutil.which("apt-get")
-        if apt and run("update the list of packages", apt, "-qq", "update"):
-            install = (apt, "-qq", "install", "--yes", "--no-install-recommends", *DEBIAN_PACKAGES)
-            run("install programs to test with", *install, DEBIAN_FRONTEND="noninteractive")
-    return missing()
+def check_on_windows(results: dict[str, bool], pytest_arguments: list[str]) -> NoLab | None:
+    """Run the tests in the Windows lab, too; where there is none, why."""
+    if sys.platform != "win32":
+        try:
+            with windows.raised():
+                tests = (sys.executable, os.path.join("lab", "windows.py"), "-m", "pytest", *pytest_arguments)
+                results["tests on Windows"] = run("tests on Windows", *AT_MOST, *tests)
+        except NoLab as reason:
+            if not reason.here:
+                results["raising the Windows lab"] = False
+            return reason
+    return None
 
 
 def check(pytest_arguments: list[str]) -> int:
@@ -67,15 +48,12 @@ def check(pytest_arguments: list[str]) -> int:
     if uv is None:
         print("check.py: no uv to set up with\ninstall pip (Debian: apt install python3-pip), or uv", file=sys.stderr)
         return 1
-    python = ("--python", sys.executable, "--no-python-downloads")
-    sync = (uv, "sync", "--quiet", "--frozen", "--group", "dev", "--group", "bench", *python)
-    where = {"UV_PROJECT_ENVIRONMENT": ".venv"}
-    # Behind a proxy with a certificate of its own, only the system knows whom to trust.
-    if not run("set up .venv", *sync, **where) and not run("set up .venv again", *sync, "--system-certs", **where):
+    sync = (uv, "sync", "--quiet", "--frozen", "--group", "dev", "--group", "bench", *THIS_PYTHON)
+    if not fetch("set up .venv", *sync, UV_PROJECT_ENVIRONMENT=".venv"):
         return 1
-    missing = missing_programs()
+    not_here = missing(PROGRAMS)
     results = {
-        "lock file": run("lock file", uv, "lock", "--quiet", "--check", "--offline", *python),
+        "lock file": run("lock file", uv, "lock", "--quiet", "--check", "--offline", *THIS_PYTHON),
         "format": run("format", PYTHON, "-m", "ruff", "format", "--diff"),
         "lint": run("lint", PYTHON, "-m", "ruff", "check"),
     }
@@ -83,12 +61,16 @@ def check(pytest_arguments: list[str]) -> int:
         mypy = (PYTHON, "-m", "mypy", "--platform", platform, "--cache-dir", f".mypy_cache/{platform}")
         results[f"types for {platform}"] = run(f"types for {platform}", *mypy)
     results["tests"] = run("tests", PYTHON, "-m", "pytest", *pytest_arguments)
+    no_lab = check_on_windows(results, pytest_arguments)
 
     failed = [name for name, good in results.items() if not good]
     print(f"\npassed: {', '.join(name for name in results if name not in failed) or 'nothing'}")
-    if missing:
-        print(f"skipped: the tests that talk to {', '.join(missing)}, because these programs are not installed")
-    print(f"FAILED: {', '.join(failed)}" if failed else "all checks passed")
+    if not_here:
+        print(f"skipped: the tests that talk to {', '.join(not_here)}, because these programs are not installed")
+    if no_lab:
+        print(f"NOT RUN: the tests on Windows, for there is no lab: {no_lab.why}\n    {no_lab.remedy}")
+    good = "passed what could run here" if no_lab else "all checks passed"
+    print(f"FAILED: {', '.join(failed)}" if failed else good)
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""Steps of check.py and of the lab: each runs under its own heading; plus the two tools that bring what a step needs."""
+"""What check.py and the lab set up with: steps, each under its own heading, and what brings them uv and programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 UV_VERSION = "0.13.8"
 UV_HOME = os.path.join(ROOT, ".uv", UV_VERSION)
-PYTHON = ("--python", sys.executable, "--no-python-downloads")  # what every uv command here is told
+THIS_PYTHON = ("--python", sys.executable, "--no-python-downloads")  # told to every command of uv
 
 
 def run(name: str, *command: str, cwd: str = ROOT, **environment: str) -> bool:
@@ -39,25 +39,22 @@ def find_uv() -> str | None:
 
 
 def fetch(name: str, *command: str, **environment: str) -> bool:
-    """Run uv for something from the network; whether it went well."""
+    """Run a command of uv that downloads; whether it went well."""
     # Behind a proxy with a certificate of its own, only the system knows whom to trust.
     return run(name, *command, **environment) or run(f"{name} again", *command, "--system-certs", **environment)
 
 
-def which(program: str) -> str | None:
-    """Where a program is: also in the directories that are not on everybody's PATH."""
-    return shutil.which(
-        program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/lib/wine"))
-    )
-
-
 def missing(programs: dict[str, str]) -> dict[str, str]:
-    """Those of the programs (and their Debian packages) that are not here, after an attempt to install them."""
-    absent = {program: package for program, package in programs.items() if not which(program)}
-    # On a running system packages would start their services; only in a container is that nobody's business.
-    if absent and sys.platform == "linux" and os.geteuid() == 0 and not os.path.exists("/run/systemd/system"):
+    """Those of the programs (each with its Debian package) that are not here, after an attempt to install them."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+
+    def absent() -> dict[str, str]:
+        return {program: package for program, package in programs.items() if not shutil.which(program, path=path)}
+
+    # On a running system a package may start an SSH server; only in a container is that nobody's business.
+    if sys.platform == "linux" and absent() and os.geteuid() == 0 and not os.path.exists("/run/systemd/system"):
         apt = shutil.which("apt-get")
         if apt and run("update the list of packages", apt, "-qq", "update"):
-            install = (apt, "-qq", "install", "--yes", "--no-install-recommends", *dict.fromkeys(absent.values()))
+            install = (apt, "-qq", "install", "--yes", "--no-install-recommends", *dict.fromkeys(absent().values()))
             run("install programs", *install, DEBIAN_FRONTEND="noninteractive")
-    return {program: package for program, package in absent.items() if not which(program)}
+    return absent()
