@@ -84,11 +84,20 @@ def _token_user(token: wintypes.HANDLE) -> str:
         _CloseHandle(token)
 
 
-def user() -> str:
-    """The user of this process: never the group that its new objects belong to, as an administrator's do."""
+def user(pid: int | None = None) -> str:
+    """The user of this process, or of process `pid`: never the group that its new objects belong to, as an
+    administrator's do. Raises OSError.
+    """
     token = HANDLE()
-    if not _OpenProcessToken(_GetCurrentProcess(), _TOKEN_QUERY, byref(token)):
+    process = _GetCurrentProcess() if pid is None else _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid)
+    if not process:
         raise _failure()
+    try:
+        if not _OpenProcessToken(process, _TOKEN_QUERY, byref(token)):
+            raise _failure()
+    finally:
+        if pid is not None:
+            _CloseHandle(process)
     return _token_user(token)
 
 
@@ -115,10 +124,9 @@ def client(handle: int, pid: int | None) -> str | None:
     finally:
         if acting != 0 and not _RevertToSelf():
             raise SystemError("this thread cannot stop acting as the client of a pipe")
-    if not acting and (process := _OpenProcess(_QUERY_LIMITED_INFORMATION, False, pid) if pid else None):
-        opened = _OpenProcessToken(process, _TOKEN_QUERY, byref(token))
-        _CloseHandle(process)
     try:
+        if not acting:
+            return user(pid) if pid else None
         return _token_user(token) if opened else None
     except OSError:
         return None

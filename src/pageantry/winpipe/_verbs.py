@@ -66,6 +66,6 @@ def listening(name: str) -> bool:
     return _windows.listening(path(name))
 
 
-def user() -> str:
-    """The SID of the user of this process. Raises OSError."""
-    return _windows.user()
+def user(pid: int | None = None) -> str:
+    """The SID of the user of this process, or of process `pid`; OSError where that may not be known."""
+    return _windows.user() if pid is None else _windows.user(pid)
