@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,16 @@ AtTerminal = Callable[..., tuple[int, str]]
 @pytest.fixture
 def locked(tmp_path: Path) -> Path:
     """A key file whose passphrase is `geheim`."""
+    return write_key(tmp_path / "locked")
+
+
+def write_key(path: Path) -> Path:
     sealed = serialization.PrivateFormat.OpenSSH.encryption_builder().kdf_rounds(1).build(b"geheim")
     made = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, sealed
     )
-    (tmp_path / "locked").write_bytes(made)
-    return tmp_path / "locked"
+    path.write_bytes(made)
+    return path
 
 
 def sign(key: Path) -> tuple[str, ...]:
@@ -46,6 +51,16 @@ def test_the_end_of_input_at_a_prompt_ends_in_one_line(at_terminal: AtTerminal, 
     status, shown = at_terminal(*sign(locked), typed={"Passphrase for": b"\x04"})
     assert status == 1
     assert "Traceback" not in shown
+
+
+def test_a_key_is_chosen_at_the_terminal_and_its_passphrase_asked_for(at_terminal: AtTerminal, locked: Path) -> None:
+    address = f"keys:{locked}{os.pathsep}{write_key(locked.parent / 'another')}"
+    typed = {"to abort):": b"1\n", "Passphrase for": b"falsch\n", "Wrong passphrase": b"geheim\n"}
+    status, shown = at_terminal("vault", "-k", "--agent", address, "--length", "9", "--space", "0", "x", typed=typed)
+    assert status == 0
+    assert "[2]" in shown
+    assert "geheim" not in shown
+    assert len(shown.split()[-1]) == 9
 
 
 def test_a_lock_is_asked_for_twice(at_terminal: AtTerminal) -> None:
