@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
-    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "client", "aio", "prompts",
-    "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig", "known", "probing",
-    "discovery", "vault", "cli", "__init__", "__main__",
+    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "client", "aio", "console",
+    "prompts", "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig", "known",
+    "probing", "discovery", "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
@@ -22,7 +22,7 @@ HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging path
 def imported_parts(path: Path) -> Iterator[str]:
     """The parts of pageantry that a file imports, anywhere in it."""
     here = ("pageantry", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

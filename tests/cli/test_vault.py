@@ -1,12 +1,9 @@
 import json
 import os
-import select
-import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from pageantry.cli import main
 from pageantry.vault import derive
 
 STORES = Path(__file__).parents[1] / "vault" / "stores"
-posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 
 
 class Done:
@@ -28,7 +24,7 @@ class Done:
 
     def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
         self.status = done.returncode
-        self.out = done.stdout.decode().replace("\r\n", "\n")
+        self.out = done.stdout.decode()
         self.said = done.stderr.decode().replace("\r\n", "\n")
         assert "Traceback" not in self.said
 
@@ -61,6 +57,7 @@ def run(*words: str | Path, stdin: str | bytes = b"", **env: str) -> Done:
             env=os.environ | env,
             timeout=60,
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     )
 
@@ -93,6 +90,18 @@ def write_key(path: Path, private: Any = None) -> str:
 def test_a_phrase_from_a_pipe_gives_the_passphrase_and_nothing_else(vault: Vault) -> None:
     done = vault("-p", "google", stdin="She cells C shells bye the sea shoars\nmore\n")
     assert (done.status, done.out, done.said) == (0, ": 4TVH#5:aZl8LueOT\\{\n", "")
+
+
+def test_the_null_device_is_no_person(home: Path) -> None:
+    command = [sys.executable, "-m", "pageantry", "vault", "-p", "x"]
+    done = Done(subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60))
+    assert (done.status, done.out) == (1, "")
+    assert "standard input is empty" in done.lines[0]
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="PowerShell's mark, which belongs to the phrase elsewhere")
+def test_the_mark_that_powershell_puts_in_front_is_no_part_of_the_phrase(vault: Vault) -> None:
+    assert vault("-p", "x", stdin=b"\xef\xbb\xbfphrase\r\n").out == derive("phrase", "x") + "\n"
 
 
 def test_options_shape_the_passphrase(vault: Vault) -> None:
@@ -194,9 +203,8 @@ def test_what_cannot_be_done_is_status_1_one_line_why_and_one_line_what_to_do(
     assert "secret" not in done.said
 
 
-@posix
 def test_a_service_that_is_not_utf8_is_refused(vault: Vault) -> None:
-    done = vault("-p", os.fsdecode(b"x\xff"), stdin="phrase", PYTHONUTF8="0", LC_ALL="C.UTF-8")
+    done = vault("-p", "x\udcff", stdin="phrase", PYTHONUTF8="0", LC_ALL="C.UTF-8")
     assert done.status == 2
     assert "not UTF-8" in done.lines[-1]
 
@@ -286,8 +294,8 @@ def test_an_export_comes_back_unchanged_in_either_form(vault: Vault, home: Path,
     assert saved() == config
     assert "cannot be reached" in done.said
     assert "repeat" not in done.said
-    if os.name == "nt":
-        return
+    if sys.platform == "win32":
+        return  # a shell script wants a shell
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "pageantry").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pageantry "$@"\n')
@@ -519,111 +527,106 @@ class TestKeys:
         assert "use -p" in result.output.splitlines()[1]
 
 
-@posix
 class TestNotes:
     @pytest.fixture
-    def edit(self, home: Path) -> Callable[..., Done]:
+    def edit(self, home: Path, tmp_path: Path) -> Callable[..., Done]:
+        """Edits the notes for x with an editor that runs these lines, in which `notes` is the path of the file."""
+
         def edit(script: str, *words: str) -> Done:
-            editor = f"sh -c '{script}' sh"
-            return run("vault", "-c", "-n", *words, "x", VISUAL="", EDITOR=editor)
+            editor = tmp_path / "an editor.py"
+            editor.write_text(f"import sys, pathlib; notes = pathlib.Path(sys.argv[1])\n{script}\n", encoding="utf-8")
+            return run("vault", "-c", "-n", *words, "x", VISUAL="", EDITOR=f'"{sys.executable}" "{editor}"')
 
         return edit
 
     def test_the_legacy_interface_shows_the_notes_and_keeps_the_old_ones(
         self, edit: Any, home: Path, saved: Any
     ) -> None:
-        assert edit('cat "$1"; echo hello >>"$1"').out == ""
+        show = "sys.stdout.buffer.write(notes.read_bytes())"
+        assert edit(f"{show}; notes.write_text('hello\\n')").out == ""
         assert saved()["services"]["x"] == {"notes": "hello"}
-        done = edit('cat "$1"; echo more >>"$1"', "-l", "9")
+        done = edit(f"{show}; notes.write_text('hello\\nmore\\n')", "-l", "9")
         assert done.out == "hello\n"
         assert saved()["services"]["x"] == {"notes": "hello\nmore", "length": 9}
         assert done.said == f"the old notes are kept in {home / 'old-notes.txt'}\n"
         assert (home / "old-notes.txt").read_text() == "hello"
-        edit('true "$1"')
+        edit("pass")
         assert (home / "old-notes.txt").read_text() == "hello"
-        edit('echo >"$1"')
+        edit("notes.write_text('\\n')")
         assert saved()["services"]["x"] == {"length": 9}
-        assert (home / "old-notes.txt").read_text() == "hello\nmore"
+        assert (home / "old-notes.txt").read_bytes() == b"hello\nmore"
         assert sorted(path.name for path in home.iterdir()) == ["old-notes.txt", "vault.json", "vault.lock"]
 
     def test_the_modern_interface_has_scissors_and_a_way_to_give_up(self, edit: Any, home: Path, saved: Any) -> None:
         modern = "--modern-editor-interface"
-        edit('echo hello >>"$1"', modern)
+        edit("notes.write_text(notes.read_text() + 'hello\\n')", modern)
         assert saved()["services"]["x"] == {"notes": "hello"}
-        done = edit('cat "$1"', modern)
+        done = edit("sys.stdout.buffer.write(notes.read_bytes())", modern)
         above, line, below = done.out.rpartition("# - - - - - >8 - - - - - >8 - - - - -\n")
         assert line
         assert all(text.startswith("#") for text in above.splitlines())
         assert below == "hello\n"
-        done = edit(': >"$1"', modern, "-l", "9")
+        done = edit("notes.write_text('')", modern, "-l", "9")
         assert done.status == 1
         assert saved()["services"]["x"] == {"notes": "hello"}
-        edit('echo "no scissors" >"$1"', modern)
+        edit("notes.write_text('no scissors')", modern)
         assert saved()["services"]["x"] == {"notes": "no scissors"}
-        edit('sed -i -e "/no/d" "$1"', modern)
+        edit("notes.write_text(notes.read_text().replace('no scissors', ''))", modern)
         assert "notes" not in saved()["services"]["x"]
         assert sorted(path.name for path in home.iterdir()) == ["vault.json", "vault.lock"]
 
+    @pytest.mark.parametrize("text", [b"\xef\xbb\xbfone\r\ntwo\r\n", b"one\ntwo"])
+    def test_an_editor_may_write_as_notepad_does(self, edit: Any, saved: Any, text: bytes) -> None:
+        assert edit(f"notes.write_bytes({text!r})").status == 0
+        assert saved()["services"]["x"] == {"notes": "one\ntwo"}
+
     def test_an_editor_that_fails_changes_nothing(self, edit: Any, home: Path) -> None:
-        assert edit("exit 1", "-l", "9").status == 1
+        assert edit("sys.exit(1)", "-l", "9").status == 1
         assert not (home / "vault.json").exists()
         assert [path.name for path in home.iterdir() if path.suffix == ".txt"] == []
 
     def test_notes_are_not_lost_when_they_cannot_be_saved(self, edit: Any, home: Path) -> None:
-        done = edit(f'echo precious >>"$1"; echo "{{" >{home}/vault.json')
+        done = edit(f"notes.write_text('precious'); pathlib.Path({str(home / 'vault.json')!r}).write_text('{{')")
         assert done.status == 1
         kept = Path(done.lines[0].rpartition("your notes are in ")[2])
-        assert kept.read_text() == "precious\n"
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert kept.read_text() == "precious"
+        if sys.platform != "win32":
+            assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
     def test_notes_that_another_program_changed_meanwhile_are_not_overwritten(
         self, edit: Any, home: Path, saved: Any
     ) -> None:
         write_settings(home, services={"x": {"notes": "old"}})
-        other = '{\\"services\\": {\\"x\\": {\\"notes\\": \\"theirs\\"}}}'
-        done = edit(f'echo mine >"$1"; echo "{other}" >{home}/vault.json')
+        theirs = json.dumps({"services": {"x": {"notes": "theirs"}}})
+        done = edit(f"notes.write_text('mine'); pathlib.Path({str(home / 'vault.json')!r}).write_text({theirs!r})")
         assert done.status == 1
         assert "another program" in done.lines[0]
         assert saved()["services"]["x"] == {"notes": "theirs"}
 
+    @pytest.mark.skipif(sys.platform != "win32", reason="elsewhere a path is a command line, blanks and all")
+    def test_a_path_without_quotes_is_an_editor(self, home: Path, tmp_path: Path) -> None:
+        editor = tmp_path / "my editor.exe"
+        editor.write_bytes(Path(os.environ["COMSPEC"]).read_bytes())
+        assert run("vault", "-c", "-n", "x", VISUAL=str(editor), stdin="exit").status == 0
 
-@posix
+
 @pytest.mark.parametrize(
-    ("words", "prompt"), [("-p x", b"Passphrase:"), ("-c -p x", b"Passphrase:"), ("-k x", b"to abort):")]
+    ("words", "prompt"), [("-p x", "Passphrase:"), ("-c -p x", "Passphrase:"), ("-k x", "to abort):")]
 )
 def test_control_c_at_a_prompt_ends_it_with_status_1_and_nothing_lost(
-    home: Path, saved: Any, words: str, prompt: bytes, tmp_path: Path
+    at_terminal: Callable[..., tuple[int, str]], home: Path, saved: Any, words: str, prompt: str, tmp_path: Path
 ) -> None:
-    pty = pytest.importorskip("pty")
     write_settings(home, services={"x": {"length": 9}})
     write_key(tmp_path / "one")
     write_key(tmp_path / "two")
     address = f"keys:{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}"
-    child, terminal = pty.fork()
-    if child == 0:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which whoever runs the tests may have had ignored
-        command = [sys.executable, "-m", "pageantry", "vault", "--agent", address, *words.split()]
-        os.execv(sys.executable, command)
-    shown = b""
-    while prompt not in shown:
-        shown += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    with suppress(OSError):
-        while True:
-            if not select.select([terminal], [], [], 0.5)[0]:
-                os.write(terminal, b"\x03")  # it may have come just before Python began to read
-            elif data := os.read(terminal, 1000):
-                shown += data
-            else:
-                break
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert b"Traceback" not in shown
-    assert b"pageantry: interrupted" in shown.split(prompt)[1]
+    status, shown = at_terminal("vault", "--agent", address, *words.split(), typed={prompt: b"\x03"})
+    assert status == 1
+    assert "Traceback" not in shown
+    assert "pageantry: interrupted" in shown.split(prompt)[1]
     assert saved() == {"services": {"x": {"length": 9}}}
 
 
-@posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_an_output_that_takes_nothing_is_told(vault: Vault, home: Path) -> None:
     write_settings(home)

@@ -97,10 +97,12 @@ def _mend_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - open as long as the process
     if sys.stdout is None:
-        raise Failure("there is no standard output to write to", "send it to a file, or to /dev/null")
+        raise Failure("there is no standard output to write to", f"send it to a file, or to {os.devnull}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(newline="\n")  # no script wants a carriage return at the end of its passphrase
 
 
 @click.group(

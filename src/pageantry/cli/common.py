@@ -8,6 +8,7 @@ import sys
 import click
 
 from ..errors import AgentError, Error, NoSuchKey, Unreachable, WireError
+from ..prompts import secret, typed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def reachable(address: str | None) -> Iterator[Agent]:
 
 def read_secret(prompt: str) -> str:
     """A line from standard input where that is a pipe, else from the person at the terminal, unseen."""
-    if sys.stdin.isatty():
-        from ..prompts import secret
-
+    if typed():
         return secret(prompt)
     line = sys.stdin.buffer.readline(MAX_SECRET + 1)
     if len(line) > MAX_SECRET:
@@ -95,8 +94,8 @@ def read_secret(prompt: str) -> str:
             "give that in a pipe, or run this at a terminal",
         )
     line = line.removesuffix(b"\n")
-    if sys.platform == "win32":
-        line = line.removesuffix(b"\r")
+    if sys.platform == "win32":  # where PowerShell can put a mark before the first line
+        line = line.removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:

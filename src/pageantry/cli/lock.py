@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from ..errors import Error
+from ..prompts import typed
 from .common import agent_option, json_option, open_agent, print_json, read_secret, say
 
 
@@ -21,7 +20,7 @@ def lock(address: str | None, as_json: bool) -> None:
     passphrase = read_secret("Lock with passphrase: ")
     if not passphrase:
         raise Error("an agent cannot be locked with an empty passphrase", "choose one")
-    if sys.stdin.isatty() and read_secret("The same again: ") != passphrase:
+    if typed() and read_secret("The same again: ") != passphrase:
         raise Error("the two passphrases differ, nothing was locked", "try again")
     with open_agent(address) as agent:
         agent.lock(passphrase.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 
 import click
@@ -35,7 +36,7 @@ def edited(call: Call, old: str) -> tuple[str, str]:
     text = (_EXPLANATION if modern else "") + old
     path = call.store.keep(f"notes-{os.getpid()}.txt", text.encode() + b"\n" * bool(old))
     try:
-        click.edit(filename=path)
+        click.edit(filename=path, editor=_editor())
     except (ValueError, click.ClickException) as error:  # no such editor, it failed, or its name is no command line
         reason = error.message if isinstance(error, click.ClickException) else str(error)
         raise _kept(path, text, f"the editor failed: {reason}", "set VISUAL or EDITOR to an editor") from None
@@ -44,7 +45,7 @@ def edited(call: Call, old: str) -> tuple[str, str]:
             discard(path)
         raise
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # Notepad may put a mark in front
             new = file.read(MAX_FILE)
     except (UnicodeDecodeError, OSError):
         raise _kept(path, text, "the notes cannot be read as UTF-8", "set the editor to UTF-8, and try again") from None
@@ -57,6 +58,12 @@ def edited(call: Call, old: str) -> tuple[str, str]:
         head, line, tail = _split(new)
         new = tail if line else head
     return new.strip(), path
+
+
+def _editor() -> str | None:
+    """The person's editor where click would misread it, as it does a path of Windows' without quotes around it."""
+    name = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    return f'"{name}"' if sys.platform == "win32" and os.path.isfile(name) else None
 
 
 def _changed(path: str, text: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 import click
 
 from ..errors import AddressError, AgentError, Error, NoSuchKey, SettingsError, Unreachable, WireError
+from ..prompts import typed
 from . import Failure
 from .common import find, is_number, pick, reachable, read_secret, say
 
@@ -149,7 +150,7 @@ def _answer(question: str) -> str:
     # Not by click.prompt: its older versions print a blank to standard output, in front of the passphrase.
     click.echo(question, nl=False, err=True)
     line = sys.stdin.buffer.readline(1000) if sys.stdin else b""
-    if not line or not sys.stdin.isatty():
+    if not line or not typed():
         say("")  # nobody has ended the question's line
     return line.decode("utf-8", "replace").strip()
 

@@ -265,7 +265,6 @@ def _point_at_derivepassphrase(call: Call) -> None:
     """Say how to bring derivepassphrase's settings over, as long as there are none of ours."""
     import os
     import sys
-    from shlex import quote
 
     if call.store.exists:
         return
@@ -274,5 +273,17 @@ def _point_at_derivepassphrase(call: Call) -> None:
     path = os.path.join(folder, "vault.json")
     if os.path.isfile(path):
         call.say(
-            f"derivepassphrase's settings are not used here yet; to have them: pageantry vault --import {quote(path)}"
+            f"derivepassphrase's settings are not used here yet; to have them: pageantry vault --import {_quoted(path)}"
         )
+
+
+def _quoted(path: str) -> str:
+    """`path` as a shell takes it: on Windows both of them."""
+    import sys
+
+    if sys.platform == "win32":
+        return f'"{path}"'
+    else:  # noqa: RET505 - mypy wants to see which platform this is for
+        from shlex import quote
+
+        return quote(path)

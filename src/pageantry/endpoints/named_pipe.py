@@ -26,6 +26,8 @@ OPENSSH: Final = "openssh-ssh-agent"
 _PAUSES: Final = (0.05, 0.05, 0.05)
 #: How many more connections show whether a pipe has several servers, which take them in turn.
 _LOOKS: Final = 2
+#: Seconds before each of them, in which a server with one instance at a time makes its next.
+_BREATH: Final = 0.01
 
 
 def connect(name: str, timeout: float) -> winpipe.Pipe:
@@ -60,6 +62,7 @@ def servers(name: str, pid: int | None, timeout: float) -> list[winpipe.Peer]:
     """
     found = {pid: winpipe.Peer(pid, None)}
     for _ in range(_LOOKS):
+        sleep(_BREATH)
         try:
             pipe = winpipe.connect(name, timeout, _trusted(name))
         except OSError:

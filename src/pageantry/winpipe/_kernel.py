@@ -72,7 +72,7 @@ _STATUS_PENDING = 0x103
 
 _FILE_NOT_FOUND, _ACCESS_DENIED, _BAD_DEV_TYPE, _SEM_TIMEOUT = 2, 5, 66, 121
 _BROKEN_PIPE, _PIPE_BUSY, _NO_DATA, _PIPE_NOT_CONNECTED, _MORE_DATA = 109, 231, 232, 233, 234
-_PIPE_CONNECTED, _OPERATION_ABORTED, _IO_PENDING, _NOT_FOUND = 535, 995, 997, 1168
+_PIPE_CONNECTED, _HANDLES_CLOSED, _OPERATION_ABORTED, _IO_PENDING, _NOT_FOUND = 535, 676, 995, 997, 1168
 
 _FLAG_OVERLAPPED, _FLAG_FIRST_INSTANCE = 0x40000000, 0x00080000
 _ACCESS_DUPLEX, _REJECT_REMOTE_CLIENTS, _UNLIMITED_INSTANCES = 3, 8, 255
@@ -225,8 +225,11 @@ def wait_free(path: str, seconds: float) -> bool:
     """Whether an instance becomes free within so many seconds, which reserves nothing. Raises FileNotFoundError."""
     if _WaitNamedPipe(path, max(1, _milliseconds(seconds))):  # 0 would mean the server's own default
         return True
-    if ctypes.get_last_error() == _SEM_TIMEOUT:
+    code = ctypes.get_last_error()
+    if code == _SEM_TIMEOUT:
         return False
+    if code == _HANDLES_CLOSED:  # as Wine says where the pipe goes away meanwhile
+        ctypes.set_last_error(_FILE_NOT_FOUND)
     raise failure(path)
 
 

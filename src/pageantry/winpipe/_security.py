@@ -102,13 +102,13 @@ def user(pid: int | None = None) -> str:
 
 
 def owner(handle: int) -> str:
-    """Whom the pipe belongs to."""
+    """Whom the pipe belongs to; empty when it belongs to nobody."""
     sid, descriptor = c_void_p(), c_void_p()
     code = _SecurityInfo(handle, _SE_KERNEL_OBJECT, _OWNER_INFORMATION, byref(sid), None, None, None, byref(descriptor))
     if code:
         raise ctypes.WinError(code)
     try:
-        return _text(sid.value)
+        return _text(sid.value) if sid.value else ""
     finally:
         _LocalFree(descriptor)
 
