@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
-    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "client", "aio", "console",
-    "prompts", "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig", "known",
-    "probing", "discovery", "vault", "cli", "__init__", "__main__",
+    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "requests", "client",
+    "console", "prompts", "keyfiles", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "sshconfig",
+    "known", "probing", "discovery", "aio", "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
@@ -62,7 +62,7 @@ def test_a_client_starts_without_heavy_modules(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["wire", "constraints", "messages", "keys.public", "keys.private", "agent", "vault.derive"]
+    "module", ["wire", "constraints", "messages", "keys.public", "keys.private", "agent", "requests", "vault.derive"]
 )
 def test_the_core_does_no_io(module: str) -> None:
     assert loads(f"pageantry.{module}", f"{HEAVY} socket select selectors ssl") == []

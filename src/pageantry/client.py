@@ -2,7 +2,8 @@
 
 `Client` is an `Agent`: each method sends one request and reads one reply, within a deadline and a size limit, whatever
 pieces the reply comes in. After anything that leaves the connection out of step (a deadline, a malformed reply, an
-interrupt) the connection is dropped, and the next request opens another.
+interrupt) the connection is dropped, and the next request opens another. What is asked and what the replies mean is
+told by `requests`.
 """
 
 from __future__ import annotations
@@ -10,42 +11,22 @@ from __future__ import annotations
 from _thread import allocate_lock
 from time import monotonic
 
+from . import requests
 from .agent import Agent, Identity, SignFlags
-from .errors import BadReply, DeadlineExceeded, Disconnected, Refused, Unsupported, WireError
-from .keys.public import PublicKey
-from .messages import (
-    MAX_MESSAGE,
-    AddIdentity,
-    AddIdentityConstrained,
-    Extension,
-    ExtensionFailure,
-    ExtensionResponse,
-    Failure,
-    IdentitiesAnswer,
-    Lock,
-    RemoveAllIdentities,
-    RemoveIdentity,
-    RequestIdentities,
-    SessionBind,
-    SignRequest,
-    SignResponse,
-    Success,
-    Unlock,
-    frame,
-    split_identities,
-)
-from .wire import Reader
+from .errors import Disconnected, Refused, Unsupported
+from .requests import missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Final, Protocol, TypeVar
+    from typing import Protocol, TypeVar
 
     from .constraints import Constraint
     from .keys.private import PrivateKey
-    from .messages import Message
+    from .keys.public import PublicKey
+    from .requests import Request
 
-    _Reply = TypeVar("_Reply", bound=Message)
+    _T = TypeVar("_T")
 
     class Connection(Protocol):
         """What a client needs of a stream: a part of a socket's interface, its errors included."""
@@ -69,14 +50,6 @@ if TYPE_CHECKING:
             """Close for good."""
 
 
-#: Seconds for a list. A forwarded agent may be slow, and a password manager may want to be unlocked first.
-LIST_TIMEOUT: Final = 30.0
-#: Seconds for a signature: a person may have to be found, asked, and to touch something.
-SIGN_TIMEOUT: Final = 120.0
-#: Seconds for everything else. OpenSSH's agent holds an answer back for up to 10 after wrong passphrases.
-TIMEOUT: Final = 30.0
-
-_LIST = frame(RequestIdentities().payload())
 _CHUNK = 64 * 1024
 
 
@@ -84,55 +57,47 @@ class Client(Agent):
     """The agent that `connect` leads to.
 
     `connect` opens a new connection within its deadline, or raises; `address` is for messages. `timeout`, in seconds,
-    bounds each request instead of `LIST_TIMEOUT`, `SIGN_TIMEOUT` and `TIMEOUT`; ValueError unless it is above 0 and
-    at most a day. Threads may share a client; their requests take turns.
+    bounds each request instead of its own (`requests.LIST_TIMEOUT`, `SIGN_TIMEOUT`, `TIMEOUT`); ValueError unless it is
+    above 0 and at most a day. Threads may share a client; their requests take turns.
     """
 
     def __init__(self, connect: Callable[[], Connection], address: str, timeout: float | None = None) -> None:
-        if timeout is not None and not 0 < timeout <= 86400:
-            raise ValueError(f"a timeout is in seconds, above 0 and at most 86400, not {timeout}")
         self.address = address
+        self._timeout = requests.checked(timeout)
         self._connect = connect
         self._connection: Connection | None = connect()
         self._bound = False  # whether a session was bound to this connection, so that no other can take its place
         self._closed = False
-        self._timeout = timeout
         self._lock = allocate_lock()
-        self._known: dict[bytes, PublicKey] = {}
+        self._listing = requests.Listing()
 
     def request(self, payload: bytes, timeout: float | None = None) -> bytes:
         """One round trip: a message's type byte and contents there, the reply's back.
 
         Raises `Disconnected`, `DeadlineExceeded` after `timeout` seconds, `BadReply` for a length that cannot be.
         """
-        return self._round_trip(frame(payload), timeout or self._timeout or TIMEOUT)
+        return self._ask(requests.Bare(payload), timeout)
 
-    def _round_trip(self, request: bytes, timeout: float) -> bytes:
+    def _ask(self, request: Request[_T], timeout: float | None = None) -> _T:
+        timeout = timeout or self._timeout or request.timeout
         deadline = monotonic() + timeout
         if not self._lock.acquire(True, timeout):
-            raise DeadlineExceeded(
-                f"agent {self.address} was busy with another thread's request for {timeout:g} s", "give it more time"
-            )
+            raise requests.busy(self.address, timeout)
         try:
             connection = self._connection or self._reconnect()
             try:
-                reply, in_step = exchange(connection, request, deadline, timeout, self.address)
+                reply, in_step = exchange(connection, request.frame, deadline, timeout, self.address)
             except BaseException:  # an interrupt too: its reply would be taken for the next one's
                 self._drop()
                 raise
             if self._closed or not in_step:
                 self._drop()
-            return reply
         finally:
             self._lock.release()
+        return request.meaning(reply, self.address)
 
     def _reconnect(self) -> Connection:
-        if self._closed:
-            raise Disconnected(f"this client of {self.address} was closed", "connect again")
-        if self._bound:
-            raise Disconnected(
-                f"the connection to {self.address} that was bound to a session is gone", "connect and bind again"
-            )
+        requests.check_reopening(self.address, closed=self._closed, bound=self._bound)
         self._connection = self._connect()
         return self._connection
 
@@ -161,129 +126,64 @@ class Client(Agent):
 
     def identities(self) -> list[Identity]:
         """The keys that the agent shows us; entries that are no keys are left out and counted in `unreadable`."""
-        reply = self._round_trip(_LIST, self._timeout or LIST_TIMEOUT)
-        if reply[0] != IdentitiesAnswer.number:
-            raise self._unexpected(reply, "list its keys")
-        try:
-            answer = split_identities(reply[1:])
-        except WireError as error:
-            raise BadReply(f"agent {self.address} sent a broken list of keys: {error}") from None
-        known, seen = self._known, {}
-        identities = []
-        for blob, comment in answer:
-            try:
-                key = seen[blob] = known.get(blob) or PublicKey(blob)  # a key that was parsed once need not be again
-            except WireError:
-                continue
-            identities.append(Identity(key, comment.decode("utf-8", "surrogateescape")))
-        self._known = seen
-        self.unreadable = len(answer) - len(identities)
+        identities = self._ask(self._listing)
+        self.unreadable = self._listing.unreadable
         return identities
 
     def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
         """See `Agent.sign`. `BadReply` when the signature is of another algorithm or, with `verify`, does not match."""
-        from .keys import signatures
-
-        reply = self.request(
-            SignRequest(key.blob, data, int(flags)).payload(),
-            self._timeout or SIGN_TIMEOUT,
-        )
-        signature = self._expect(
-            SignResponse,
-            reply,
-            f"sign with {key.fingerprint()}",
-            "it may not have that key, be locked, limit the key's use, or a person said no",
-        ).signature
-        signatures.check_algorithm(key, flags, signature)
+        signature = self._ask(requests.Signing(key, data, flags))
         if verify:
+            from .keys import signatures
+
             signatures.verify(key, signature, data)
         return signature
 
     def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
         """See `Agent.add`. An agent that says SUCCESS may still ignore a constraint: gpg-agent does."""
-        limits = tuple(constraints)
-        message = AddIdentityConstrained(key, comment, limits) if limits else AddIdentity(key, comment)
-        hint = "many agents refuse constraints; try without" if limits else "it may not know this type of key"
-        self._command(message, f"add {key.public.fingerprint()}", hint)
+        self._ask(requests.add(key, comment, constraints))
 
     def remove(self, key: PublicKey) -> None:
         """See `Agent.remove`."""
-        self._command(RemoveIdentity(key.blob), f"remove {key.fingerprint()}", "it may not have that key, or be locked")
+        self._ask(requests.remove(key))
 
     def remove_all(self) -> None:
         """See `Agent.remove_all`."""
-        self._command(RemoveAllIdentities(), "remove its keys", "it may be locked")
+        self._ask(requests.remove_all())
 
     def lock(self, passphrase: bytes) -> None:
         """See `Agent.lock`."""
-        self._command(Lock(passphrase), "lock", "it may be locked already, or know no locks")
+        self._ask(requests.lock(passphrase))
 
     def unlock(self, passphrase: bytes) -> None:
         """See `Agent.unlock`."""
-        self._command(Unlock(passphrase), "unlock", "the passphrase may be wrong, or the agent not locked")
+        self._ask(requests.unlock(passphrase))
 
     def extension(self, name: str, data: bytes = b"") -> bytes:
         """See `Agent.extension`. `Refused` where it is known and failed; `Unsupported` also where the agent hangs up.
 
-        It runs on a connection of its own, because some agents hang up on what they do not know and OpenSSH 10.3
-        sends a SUCCESS too many after `query`; only session-bind, which is about the connection, uses this one.
-        Ours is closed meanwhile, unless it is bound: gpg-agent serves OpenSSH's pipe to one client at a time.
+        All but session-bind run on a connection of their own (see `requests.Extending`). Ours is closed meanwhile,
+        unless it is bound: gpg-agent serves OpenSSH's pipe to one client at a time.
         """
-        payload = Extension(name, data).payload()
+        request = requests.Extending(name, data)
         try:
-            if name == SessionBind.name:
-                reply = self.request(payload)
-                if reply == frame(b"\x06"):  # OpenSSH for Windows frames its SUCCESS twice
-                    reply = b"\x06"
-            else:
-                self._rest()
-                with Client(self._connect, self.address, self._timeout) as other:
-                    reply = other.request(payload)
+            if request.binds:
+                return self._ask(request)
+            self._rest()
+            with Client(self._connect, self.address, self._timeout) as other:
+                return other._ask(request)
         except Disconnected:
-            raise Unsupported(f"agent {self.address} hung up on the extension {name}") from None
-        if reply[0] == Failure.number:
-            raise Unsupported(f"agent {self.address} does not know the extension {name}")
-        if reply[0] == ExtensionFailure.number:
-            raise Refused(f"agent {self.address} could not do {name}")
-        self._bound |= name == SessionBind.name
-        if reply[0] == Success.number:
-            return reply[1:]
-        response = self._expect(ExtensionResponse, reply, f"do {name}")
-        if response.name != name:
-            raise BadReply(f"agent {self.address} answered the extension {name} under another name")
-        return response.contents
+            raise request.hung_up(self.address) from None
+        finally:
+            self._bound |= request.binds and request.done
 
     def query(self) -> list[str]:
-        """See `Agent.query`. PuTTY's form of the reply has no echo of the name, but lists `query` itself first."""
+        """See `Agent.query`."""
         try:
-            names = [name.decode("utf-8", "replace") for name in Reader(self.extension("query")).strings()]
+            contents = self.extension("query")
         except (Unsupported, Refused):
             return []
-        except WireError as error:
-            raise BadReply(f"agent {self.address} answered query with a broken list: {error}") from None
-        return [name for name in names if name != "query"]
-
-    def _command(self, message: Message, what: str, hint: str) -> None:
-        """A request whose answer is one byte."""
-        reply = self.request(message.payload())
-        if reply != b"\x06":
-            self._expect(Success, reply, what, hint)
-            raise BadReply(f"agent {self.address} put {len(reply) - 1} bytes behind SUCCESS")
-
-    def _expect(self, kind: type[_Reply], reply: bytes, what: str, hint: str = "") -> _Reply:
-        """`reply` as a message of `kind`."""
-        if reply[0] != kind.number:
-            raise self._unexpected(reply, what, hint)
-        try:
-            return kind.decode(reply[1:])
-        except WireError as error:
-            raise BadReply(f"agent {self.address} was asked to {what} and sent a broken reply: {error}") from None
-
-    def _unexpected(self, reply: bytes, what: str, hint: str = "") -> Refused | BadReply:
-        """What a reply of another kind than expected means."""
-        if reply in (b"\x05", b"\x1c"):  # FAILURE, EXTENSION_FAILURE
-            return Refused(f"agent {self.address} refused to {what}", hint)
-        return BadReply(f"agent {self.address} was asked to {what} and answered with a message of type {reply[0]}")
+        return requests.extension_names(contents, self.address)
 
 
 def exchange(
@@ -300,24 +200,21 @@ def exchange(
         _allow(connection, deadline, timeout)
         data: bytes | bytearray = connection.recv(_CHUNK)
         if not data:
-            raise Disconnected(f"agent {address} hung up without a reply")
-        while (missing := _missing(data, address)) > 0:
+            raise requests.hung_up(address)
+        while (more := missing(data, address)) > 0:
             _allow(connection, deadline, 0)
-            more = connection.recv(_CHUNK)
-            if not more:
-                raise Disconnected(f"agent {address} hung up in the middle of a reply")
+            piece = connection.recv(_CHUNK)
+            if not piece:
+                raise requests.hung_up(address, midway=True)
             data = bytearray(data) if isinstance(data, bytes) else data  # grows in place, however small the pieces
-            data += more
+            data += piece
     except Disconnected:
         raise
     except TimeoutError:
-        raise DeadlineExceeded(
-            f"agent {address} did not answer within {timeout:g} s",
-            "it may be waiting for a person; otherwise it hangs, and restarting it helps",
-        ) from None
+        raise requests.late(address, timeout) from None
     except OSError as error:
-        raise Disconnected(f"agent {address} hung up: {error.strerror or error}") from None
-    return bytes(data[4 : len(data) + missing]), missing == 0
+        raise requests.hung_up(address, error) from None
+    return bytes(data[4 : len(data) + more]), more == 0
 
 
 def _allow(connection: Connection, deadline: float, timeout: float) -> None:
@@ -329,13 +226,3 @@ def _allow(connection: Connection, deadline: float, timeout: float) -> None:
         left = timeout
     if connection.gettimeout() != left:
         connection.settimeout(left)
-
-
-def _missing(data: bytes | bytearray, address: str) -> int:
-    """How many bytes of the frame are still to come; fewer than 0 when there are more than belong to it."""
-    if len(data) < 4:
-        return 4 - len(data)
-    size = int.from_bytes(data[:4], "big")
-    if not 0 < size <= MAX_MESSAGE:
-        raise BadReply(f"agent {address} announced a reply of {size} bytes; it can be 1 to {MAX_MESSAGE}")
-    return 4 + size - len(data)
