@@ -63,6 +63,12 @@ class KeyFiles(Agent):
             signatures.verify(key, signature, data)
         return signature
 
+    def decrypt(self) -> None:
+        """Decrypt every file now, asking for passphrases, before a time at which nobody can be asked."""
+        for public, file in self._files.items():
+            if public.plain not in self._open:
+                self._decrypt(file)
+
     def _decrypt(self, file: KeyFile) -> PrivateKey:
         """The private key, asking for the passphrase where there is one; it stays open as long as this agent."""
         private = self._unlock(file) if file.encrypted else file.decrypt(None)[0]

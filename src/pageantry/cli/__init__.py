@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "unlock": "lock",
     "vault": "vault",
     "export": "export",
+    "exec": "exec",
+    "relay": "relay",
 }
 
 

@@ -1,0 +1,159 @@
+"""`pageantry exec`: a command, with any agent as its SSH_AUTH_SOCK."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from time import sleep
+
+import click
+
+from ..errors import Error
+from .common import agent_option, open_agent, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, NoReturn
+
+    from ..agent import Agent
+    from ..exposure import Exposure
+
+    Environ = dict[str, str]
+
+#: Seconds between looks whether the command has ended, where the system does not tell.
+_LOOK: Final = 0.2
+
+
+@click.command(
+    name="exec",
+    short_help="Run a command with any agent as its SSH_AUTH_SOCK.",
+    context_settings={"allow_interspersed_args": False},
+)
+@agent_option
+@click.argument("command", metavar="COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A001 - it is the command's name
+    """Run COMMAND with SSH_AUTH_SOCK leading to an agent, whatever way that listens.
+
+    The command has the terminal, the signals and the exit status. Where the agent listens on a socket (on Windows, on a
+    pipe) already, the command is led there itself; any other is offered on a private one until the command ends.
+
+    \b
+    Examples:
+      pageantry exec --agent keys:~/.ssh/deploy -- git push
+      pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- ssh example.org
+      pageantry exec --agent pageant -- ssh example.org
+    """
+    from ..keyfiles import KeyFiles
+
+    agent = open_agent(address)
+    environ = dict(os.environ)
+    environ.pop("SSH_AGENT_PID", None)  # that of another agent
+    if place := _place(agent):
+        agent.close()
+        _become(command, environ | {"SSH_AUTH_SOCK": place})
+    if isinstance(agent, KeyFiles):
+        agent.decrypt()  # it could not ask for passphrases while the command has the terminal
+    from ..exposure import exposed
+
+    _run(command, environ, exposed(agent, say=say))
+
+
+def _failure(name: str, error: OSError) -> Error:
+    if isinstance(error, FileNotFoundError):
+        return Error(f"there is no program {name}", "install it, or correct its name")
+    return Error(f"{name} cannot be run: {error.strerror or error}", "give a program")
+
+
+if sys.platform == "win32":
+
+    def _place(agent: Agent) -> str | None:
+        """The pipe that the agent was reached by, if it was."""
+        from .. import winpipe
+        from ..client import Client
+
+        connection = agent._connection if isinstance(agent, Client) else None
+        return connection.path if isinstance(connection, winpipe.Pipe) else None
+
+    def _become(command: tuple[str, ...], environ: Environ) -> NoReturn:
+        """Run the command, and end as it does. Ctrl-C reaches it as it reaches us, and is its own business."""
+        from subprocess import Popen
+
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            status = Popen(command, env=environ).wait()
+        except OSError as error:
+            raise _failure(command[0], error) from None
+        sys.exit(status - 2**32 if status >= 2**31 else status)  # a C int, which is what this takes
+
+    def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
+        """Run the command while the agent is exposed, and end as it does."""
+        with exposure as place:
+            _become(command, environ | {"SSH_AUTH_SOCK": place})
+
+else:
+    from stat import S_ISSOCK
+
+    def _place(agent: Agent) -> str | None:
+        """The socket that the agent was reached by, if it was."""
+        from ..endpoints import parse
+
+        endpoint = parse(agent.address)
+        return endpoint.where if endpoint.kind == "unix" and S_ISSOCK(os.stat(endpoint.where).st_mode) else None
+
+    def _become(command: tuple[str, ...], environ: Environ) -> NoReturn:
+        """Have this very process go on as the command: nothing stands between that and whoever started us."""
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and so would the command
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.execvpe(command[0], command, environ)  # noqa: S606 - no shell is what we want
+        except OSError as error:
+            raise _failure(command[0], error) from None
+
+    def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
+        """Go on as the command, while a child of this process serves the agent, as ssh-agent(1) does it."""
+        command_ended = _watch()
+        try:
+            child = os.fork()
+        except OSError:
+            exposure.close()
+            raise
+        if child == 0:
+            _serve(exposure, command_ended)
+        _become(command, environ | {"SSH_AUTH_SOCK": exposure.address})
+
+    def _serve(exposure: Exposure, command_ended: Callable[[], object]) -> NoReturn:
+        """Serve until the command has ended. What the terminal and others tell the two of us is for that alone."""
+        try:
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
+                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, lambda *_: None)  # not to be ignored by programs that we start
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1):
+                os.dup2(null, descriptor)
+            with exposure:
+                command_ended()
+        finally:
+            exposure.close()
+            os._exit(0)
+
+    def _watch() -> Callable[[], object]:
+        """What returns when this process has ended, called in a child of it."""
+        process = os.getpid()
+        if sys.platform == "linux":
+            from select import POLLIN, poll
+
+            try:
+                end = poll()
+                end.register(os.pidfd_open(process), POLLIN)
+                return end.poll
+            except OSError:
+                pass  # Linux before 5.3, or a sandbox
+
+        def look() -> None:
+            while os.getppid() == process:
+                sleep(_LOOK)
+
+        return look

@@ -1,0 +1,134 @@
+"""`pageantry relay`: an agent over standard input and output."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from queue import Queue
+
+import click
+
+from ..errors import Error, WireError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from ..endpoints import Endpoint
+    from ..server import Session
+
+#: Seconds that replies are waited for whose client has ended its input.
+GRACE: Final = 2.0
+
+_CHUNK: Final = 64 * 1024
+#: Pieces of input that may lie about while the agent is busy.
+_AHEAD: Final = 4
+
+
+@click.command(short_help="Pass an agent on over standard input and output.")
+@click.argument("address", metavar="ADDRESS")
+def relay(address: str) -> None:
+    """Connect standard input and output to the agent at ADDRESS.
+
+    Programs start this to reach an agent that they cannot reach themselves: Windows' from WSL 2, that of a container or
+    of another computer. It is the other half of the address stdio:COMMAND. Every message goes there and back as it is,
+    over one connection, which is opened with the first; it ends with its input, or with the agent (exit status 1).
+
+    \b
+    Examples:
+      pageantry keys --agent 'stdio:pageantry.exe relay pageant'
+      pageantry keys --agent 'stdio:ssh example.org pageantry relay openssh'
+      pageantry keys --agent 'stdio:docker exec -i box pageantry relay /run/agent'
+    """
+    from ..endpoints import parse
+    from ..prompts import typed
+    from ..server import converse
+
+    endpoint = parse(address)
+    if typed():
+        raise Error("standard input is a terminal", "this is for programs: --agent 'stdio:pageantry relay …'")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to put in order
+    session = _session(endpoint)
+    connection = _Standard(session)
+    try:
+        converse(connection, session)
+    except WireError as error:
+        raise Error(f"standard input is no request to an agent: {error}", "only programs speak that protocol") from None
+    except Error:
+        if connection.given_up:
+            raise Error(f"the input ended before agent {endpoint.address} answered", "give it more time") from None
+        raise
+    except OSError:  # whoever was to read the replies has gone
+        pass
+    finally:
+        connection.close()
+        session.close()
+
+
+def _session(endpoint: Endpoint) -> Session:
+    """A session with the agent there; nothing is opened yet."""
+    from ..server import Passage, sessions
+
+    return sessions(endpoint.open())() if endpoint.kind == "keys" else Passage(endpoint.connect, endpoint.address)
+
+
+class _Standard:
+    """Standard input and output as a connection. It knows no deadlines: whoever has started us may end us any time.
+
+    A thread reads ahead, so that the end of the input ends `session` even while that waits for its agent.
+    """
+
+    def __init__(self, session: Session) -> None:
+        if sys.platform == "win32":
+            import msvcrt
+
+            for descriptor in (0, 1):
+                msvcrt.setmode(descriptor, os.O_BINARY)
+        else:
+            for descriptor in (0, 1):
+                os.set_blocking(descriptor, True)
+        #: whether the session was ended although it had a reply to give
+        self.given_up = False
+        self._session = session
+        self._input: Queue[bytes] = Queue(_AHEAD)
+        self._done = threading.Event()
+        threading.Thread(target=self._read, name="pageantry relay", daemon=True).start()
+
+    def _read(self) -> None:
+        while piece := _piece():
+            self._input.put(piece)
+        self._input.put(b"")
+        if not self._done.wait(GRACE):
+            self.given_up = True
+            self._session.shutdown()
+
+    def recv(self, size: int) -> bytes:
+        return self._input.get()
+
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Nothing."""
+
+    def gettimeout(self) -> float | None:
+        """None."""
+        return None
+
+    def shutdown(self, how: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        self._done.set()
+
+
+def _piece() -> bytes:
+    """What standard input has; empty at its end."""
+    try:
+        return os.read(0, _CHUNK)
+    except OSError:  # whoever held the other end has died
+        return b""
