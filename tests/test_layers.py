@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 ORDER = [
     "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "requests", "client",
     "console", "prompts", "keyfiles", "wsl", "endpoints", "forwarding", "keyring", "mux", "guard", "server", "exposure",
-    "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "cli", "__init__", "__main__",
+    "for_paramiko", "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "cli", "__init__",
+    "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
