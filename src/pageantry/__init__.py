@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .discovery import connect, locate
     from .endpoints import Endpoint
     from .errors import Error
+    from .exposure import exposed
+    from .for_paramiko import paramiko_keys
     from .keys.private import PrivateKey
     from .keys.public import PublicKey
     from .probing import Found
@@ -33,7 +35,9 @@ __all__ = [
     "__version__",
     "connect",
     "errors",
+    "exposed",
     "locate",
+    "paramiko_keys",
     "vault",
 ]
 
@@ -49,7 +53,9 @@ _HOMES = {
     "PublicKey": "keys.public",
     "SignFlags": "agent",
     "connect": "discovery",
+    "exposed": "exposure",
     "locate": "discovery",
+    "paramiko_keys": "for_paramiko",
 }
 
 
