@@ -9,7 +9,7 @@ Importing this loads nothing else: each name below comes from its module when it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import errors, vault
+    from . import aio, errors, vault
     from ._version import __version__
     from .agent import Agent, Identity, SignFlags
     from .client import Client
@@ -33,6 +33,7 @@ __all__ = [
     "PublicKey",
     "SignFlags",
     "__version__",
+    "aio",
     "connect",
     "errors",
     "exposed",
@@ -60,7 +61,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name in ("errors", "vault"):
+    if name in ("aio", "errors", "vault"):
         return __import__(f"{__name__}.{name}", fromlist=[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -255,7 +255,7 @@ def checked(timeout: float | None) -> float | None:
     return timeout
 
 
-def missing(data: bytes | bytearray, address: str) -> int:
+def missing(data: bytes | bytearray | memoryview, address: str) -> int:
     """How many bytes of the frame are still to come; fewer than 0 when there are more than belong to it.
 
     Raises `BadReply` for a length that cannot be.

@@ -17,17 +17,15 @@ is there for the next one. For timeouts use `asyncio.timeout`.
 from __future__ import annotations
 
 import asyncio
-import errno
-import threading
-from queue import SimpleQueue
 
 from . import _verbs
+from ._worker import Worker, in_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Any, Self, TypeVar
+    from typing import Self, TypeVar
 
     from ._peer import Peer
     from ._server import Listener
@@ -38,14 +36,9 @@ if TYPE_CHECKING:
 
 async def connect(name: str, timeout: float = 5.0, trust: Iterable[str] = ()) -> AsyncPipe:
     """See `winpipe.connect`. When this is cancelled, a pipe that opens all the same is closed."""
-    worker = _Worker()
-    future = worker.start(lambda: _verbs.connect(name, timeout, trust))
-    worker.end()
-    try:
-        return AsyncPipe(await asyncio.shield(future))
-    except asyncio.CancelledError:
-        future.add_done_callback(_close)
-        raise
+    return AsyncPipe(
+        await in_thread("winpipe", lambda: _verbs.connect(name, timeout, trust), lambda pipe: pipe.close())
+    )
 
 
 def listen(name: str, access: Iterable[str] = ()) -> AsyncListener:
@@ -131,25 +124,12 @@ class AsyncListener:
         self.close()
 
 
-class _Worker:
-    """A thread for blocking calls, one after the other, started when it is first needed."""
+class _Worker(Worker):
+    """A thread for the operations of one direction, which take turns."""
 
     def __init__(self) -> None:
+        super().__init__("winpipe")
         self._turn = asyncio.Lock()
-        self._jobs: SimpleQueue[Any] = SimpleQueue()
-        self._started = self._ended = False
-
-    def start(self, call: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Have the thread do `call`; what comes of it."""
-        if self._ended:
-            raise OSError(errno.EBADF, "the pipe was closed")
-        if not self._started:
-            self._started = True
-            threading.Thread(target=_work, args=(self._jobs,), name="winpipe", daemon=True).start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
-        self._jobs.put((call, loop, future))
-        return future
 
     async def do(
         self, call: Callable[[], _T], stop: Callable[[bool], None], keep: Callable[[_T], object] = lambda _: None
@@ -173,39 +153,3 @@ class _Worker:
                 if not future.exception():
                     keep(future.result())
                 raise
-
-    def end(self) -> None:
-        """Let the thread go when it has done what it was given."""
-        self._ended = True
-        self._jobs.put(None)
-
-    def __del__(self) -> None:
-        self._jobs.put(None)
-
-
-def _work(jobs: SimpleQueue[Any]) -> None:
-    """What the thread does, until it is given None."""
-    while job := jobs.get():
-        call, loop, future = job
-        result = error = None
-        try:
-            result = call()
-        except BaseException as caught:  # noqa: BLE001 - it is raised where the result is waited for
-            error = caught
-        try:
-            loop.call_soon_threadsafe(_settle, future, result, error)
-        except RuntimeError:
-            pass  # the loop was closed, and nobody waits any more
-        del job, call, loop, future, result, error  # not to be kept alive until the next job
-
-
-def _close(future: asyncio.Future[Pipe]) -> None:
-    if not future.exception():
-        future.result().close()
-
-
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
