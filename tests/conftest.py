@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -58,6 +59,38 @@ def wine() -> bool:
 
 def _is_wine() -> bool:
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
+@pytest.fixture
+def leaves_nothing() -> Callable[..., None]:
+    """Does something several times, and fails if threads, descriptors, handles or processes remain of it.
+
+    The first time does not count: what is loaded then may stay.
+    """
+
+    def repeat(action: Callable[[], object], times: int = 5) -> None:
+        action()
+        before = _held()
+        for _ in range(times):
+            action()
+        deadline = time.monotonic() + 15
+        while any(now > then for now, then in zip(_held(), before, strict=True)):
+            assert time.monotonic() < deadline, f"held {before} before, {_held()} after it"
+            time.sleep(0.05)
+
+    return repeat
+
+
+def _held() -> tuple[int, int, int]:
+    """How many threads, descriptors (on Windows: handles) and children this process has."""
+    gc.collect()
+    threads = threading.active_count()
+    if sys.platform == "win32":
+        count = ctypes.c_uint32()
+        assert ctypes.WinDLL("kernel32").GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count))
+        return threads, count.value, 0
+    ps = subprocess.run(["ps", "-A", "-o", "ppid="], capture_output=True, text=True, check=True)
+    return threads, len(os.listdir("/dev/fd")), ps.stdout.split().count(str(os.getpid()))
 
 
 #: How long a program may take at a terminal, in seconds.
