@@ -87,7 +87,7 @@ GRACE: Final = 5.0
 #: Seconds until a listener is tried again that could not accept, for want of descriptors as a rule.
 _PAUSE: Final = 0.1
 _CHUNK: Final = 64 * 1024
-_KNOWN_FLAGS: Final = SignFlags.RSA_SHA2_256 | SignFlags.RSA_SHA2_512
+_KNOWN_FLAGS: Final = int(SignFlags.RSA_SHA2_256 | SignFlags.RSA_SHA2_512)
 
 
 class Frames:
@@ -248,10 +248,9 @@ def _list(agent: Agent, _: RequestIdentities) -> Message:
 
 
 def _sign(agent: Agent, request: SignRequest) -> Message:
-    flags = SignFlags(request.flags)
-    if flags & ~_KNOWN_FLAGS:  # RFC 9987, section 5.6.1: whoever does not support a flag must fail
+    if request.flags & ~_KNOWN_FLAGS:  # RFC 9987, section 5.6.1: whoever does not support a flag must fail
         return Failure()
-    return SignResponse(agent.sign(PublicKey(request.key), request.data, flags))
+    return SignResponse(agent.sign(PublicKey(request.key), request.data, SignFlags(request.flags)))
 
 
 def _extend(agent: Agent, request: Extension) -> Message:
