@@ -235,4 +235,4 @@ def test_many_silent_agents_are_passed_over_together(place: Path, agents: list[F
 
 
 def test_candidates_of_an_empty_environment_are_found_without_an_error() -> None:
-    assert isinstance(candidates({}), list)
+    assert isinstance(list(candidates({})), list)

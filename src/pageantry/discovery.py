@@ -28,7 +28,7 @@ def locate(address: str | None = None, *, probe: int | None = None) -> list[Foun
     from .known import Candidate, candidates
     from .probing import distinct, probed, warn_of_rivals
 
-    places = candidates() if address is None else [Candidate(parse(address), source="address")]
+    places = list(candidates()) if address is None else [Candidate(parse(address), source="address")]
     return warn_of_rivals(distinct(probed(places, probe)))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .endpoints import Endpoint, is_pipe, parse
+from . import wsl
+from .endpoints import PATHS, Endpoint, is_pipe, parse
 from .errors import AddressError, Unreachable
 
 TYPE_CHECKING = False
@@ -60,37 +61,42 @@ _MAC_HOME: Final = (
 )
 
 
-def candidates(environ: Mapping[str, str] | None = None) -> list[Candidate]:
-    """The places where agents may be, the likeliest first, each socket and each pipe once.
+def candidates(environ: Mapping[str, str] | None = None) -> Iterator[Candidate]:
+    """The places where agents may be, the likeliest first, each socket, pipe and window once.
 
-    A place that somebody named is among them even where nothing is there: its absence is worth a word.
+    A place that somebody named is among them even where nothing is there: its absence is worth a word. Those come
+    first, and until the others are asked for, nobody looks for any.
     """
     environ = os.environ if environ is None else environ
-    result, seen = [], set()
+    seen = set()
     home = (environ.get("USERPROFILE") if os.name == "nt" else environ.get("HOME")) or os.path.expanduser("~")
-    for candidate in (*_named(environ, home), *_usual(environ, home)):
-        identity = _identity(candidate.endpoint)
-        if identity is None:
-            if not candidate.source:
-                continue
-            identity = candidate.endpoint
-        if identity not in seen:
-            seen.add(identity)
-            result.append(candidate)
-    return result
+    for places in (_named, _usual):
+        for candidate in places(environ, home):
+            identity = _identity(candidate.endpoint)
+            if identity is None and candidate.source:
+                identity = candidate.endpoint
+            if identity is not None and identity not in seen:
+                seen.add(identity)
+                yield candidate
 
 
 def _identity(endpoint: Endpoint) -> object:
-    """What is the same for all names of one socket, or of one pipe; None where there is none. Nothing is opened."""
-    if endpoint.kind == "unix":
+    """What is the same for all names of one socket, pipe or window; None where there is none. Nothing is opened."""
+    if endpoint.kind in PATHS:
         try:
             status = os.stat(endpoint.where)
         except (OSError, ValueError):
             return None
         return status.st_dev, status.st_ino
+    if endpoint.kind in ("stdio", "keys") or os.name != "nt":  # what cannot be is said when it is tried
+        return endpoint
     from . import winpipe
+    from .endpoints import window
 
     try:
+        if endpoint.kind == "pageant-window":
+            window.check_presence()
+            return endpoint
         name = endpoint.pipe_name()
         return name.lower() if name and winpipe.exists(name) else None
     except (Unreachable, OSError, ValueError):
@@ -112,18 +118,35 @@ def _named(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
         if environ.get(variable):
             named.append((environ[variable], variable, agent))
     for value, source, agent in named:
-        try:
-            endpoint = parse(value)
-        except AddressError:
-            endpoint = Endpoint("pipe" if is_pipe(value) else "unix", value)  # unreachable: said when it is tried
+        endpoint = _named_endpoint(value)
         yield Candidate(endpoint, agent or _guess(endpoint, home), source)
+
+
+def _named_endpoint(value: str) -> Endpoint:
+    """The endpoint that a configuration or a variable names; one that fails when it is tried where there is none.
+
+    Neither is a place to name a command in: what other programs take for a path must not start anything.
+    """
+    try:
+        endpoint = parse(value)
+    except AddressError:
+        return Endpoint("pipe" if is_pipe(value) else "unix", value)
+    if endpoint.kind == "stdio":
+        return Endpoint("unix", value)
+    if endpoint.kind in PATHS:
+        from .endpoints import files
+
+        try:
+            return Endpoint(endpoint.kind, files.native(endpoint.where))
+        except Unreachable:
+            pass
+    return endpoint
 
 
 def _usual(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
     """What is there without being named."""
     if sys.platform == "win32":
-        yield Candidate(Endpoint("openssh"), "OpenSSH")
-        yield Candidate(Endpoint("pageant-pipe"), "Pageant")
+        yield from on_windows(environ, home)
     else:
         yield from _at(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", _RUNTIME)
         if sys.platform == "darwin":
@@ -136,6 +159,43 @@ def _usual(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
         if environ.get("PREFIX"):  # Termux
             yield from _at(environ["PREFIX"], (("OpenSSH", "var/run/ssh-agent.socket", ANSWERS),))
         yield from _at(home, _HOME)
+        if wsl.version() and environ.get("WSL_DISTRO_NAME"):  # a container there has the kernel, and no Windows
+            yield from _from_wsl(environ)
+
+
+def on_windows(environ: Mapping[str, str], home: str) -> Iterator[Candidate]:
+    """What is on Windows without being named."""
+    from glob import escape, glob
+
+    from .endpoints import programs, winsock
+
+    yield Candidate(Endpoint("openssh"), "OpenSSH")
+    yield Candidate(Endpoint("pageant-pipe"), "Pageant")
+    yield Candidate(Endpoint("pageant-window"), "Pageant")
+    directories = [environ[name] for name in ("LOCALAPPDATA", "APPDATA") if environ.get(name)]
+    socket = programs.output("gpgconf", "--list-dirs", "agent-ssh-socket")
+    for path in [socket] if socket else [os.path.join(one, "gnupg", "S.gpg-agent.ssh") for one in directories]:
+        yield Candidate(Endpoint("assuan", os.path.abspath(path)), "gpg-agent")
+
+    ours, temporary = os.path.join(home, ".ssh"), environ.get("TEMP") or os.path.join(home, "Temp")
+    files = [(path, "OpenSSH") for path in glob(os.path.join(escape(temporary), "ssh-*", "agent.*"))]
+    files += [(path, "OpenSSH") for path in glob(os.path.join(escape(ours), "agent", "s.*"))]
+    files += [(os.path.join(ours, "omnisshagent-cygwin.sock"), "OmniSSHAgent")]
+    files += [(path, "") for path in glob(os.path.join(escape(ours), "*")) if winsock.is_socket(path)]
+    for kind in ("cygwin", "winsock"):
+        for path, agent in files:
+            if winsock.is_socket(path) == (kind == "winsock"):
+                yield Candidate(Endpoint(kind, os.path.abspath(path)), agent)
+
+
+def _from_wsl(environ: Mapping[str, str]) -> Iterator[Candidate]:
+    """Windows' agents as seen from WSL: by a program there; or else one of them, to be told how it would be reached."""
+    if not wsl.has_relay(environ):
+        yield Candidate(Endpoint("openssh"), "OpenSSH on Windows")
+        return
+    for agent in ("openssh", "pageant"):
+        name = {"openssh": "OpenSSH", "pageant": "Pageant"}[agent]
+        yield Candidate(Endpoint("stdio", f"{wsl.RELAY} {agent}"), f"{name} on Windows", limit=PRESENT)
 
 
 def _at(base: str, places: tuple[tuple[str, str, int], ...]) -> Iterator[Candidate]:
@@ -157,7 +217,7 @@ def _glob(base: str, pattern: str, agent: str) -> Iterator[Candidate]:
 
 def _guess(endpoint: Endpoint, home: str) -> str:
     """Whose a named place is, going by the places above."""
-    where = endpoint.where
+    where = endpoint.where.replace(os.sep, "/")
     if endpoint.kind == "openssh":
         return "OpenSSH"
     if endpoint.kind.startswith("pageant") or (endpoint.kind == "pipe" and where.lower().startswith("pageant.")):
@@ -165,6 +225,6 @@ def _guess(endpoint: Endpoint, home: str) -> str:
     for agent, place, _ in (*_RUNTIME, *_HOME, *_MAC_HOME):
         if where.endswith("/" + place):
             return agent
-    if ("/ssh-" in where and "/agent." in where) or where.startswith(os.path.join(home, ".ssh", "agent", "")):
+    if ("/ssh-" in where and "/agent." in where) or where.startswith(f"{home.replace(os.sep, '/')}/.ssh/agent/"):
         return "OpenSSH"
     return ""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from .errors import Error
+from .endpoints import PATHS, parse
+from .errors import Error, Unreachable
 from .known import ANSWERS, CONNECTS, LEVELS, LISTENING, PRESENT, Candidate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Final
 
     from .agent import Identity
     from .client import Connection
     from .endpoints import Endpoint
+    from .endpoints.sockets import Peer
 
 #: Seconds to connect to an agent that nobody named.
 PROBE_CONNECT_TIMEOUT: Final = 0.25
 #: Seconds for the list of an agent that nobody named.
 PROBE_LIST_TIMEOUT: Final = 2.0
+#: Seconds for that of a program that has to start for it.
+PROBE_START_TIMEOUT: Final = 10.0
 #: How many agents are probed at the same time: each takes a thread and a descriptor.
 _AT_ONCE: Final = 64
 
@@ -84,17 +87,23 @@ def probed(places: list[Candidate], level: int | None) -> list[Found]:
     return result
 
 
-def preferred(places: list[Candidate]) -> Iterator[Candidate]:
+def preferred(places: Iterable[Candidate]) -> Iterator[Candidate]:
     """Those that were named; then, of those that may be asked, the ones that answer; then those to be woken.
 
-    One that may be asked and yet was not (see `_probe_pipe`) keeps its place: it may have what a person wants.
+    One that may be asked and yet was not (see `_stand_in`) keeps its place: it may have what a person wants. The others
+    are not even looked for as long as one that was named is enough; `places` has those first.
     """
-    yield from (place for place in places if place.source)
-    open_to_all = [place for place in places if not place.source and place.limit == ANSWERS]
+    rest = []
+    for place in places:
+        if place.source:
+            yield place
+        else:
+            rest.append(place)
+    open_to_all = [place for place in rest if place.limit == ANSWERS]
     for place, found in zip(open_to_all, probed(open_to_all, None), strict=True):
         if found.pid != os.getpid() and found.reached in LEVELS[CONNECTS:] and not found.error:
             yield place
-    yield from (place for place in places if not place.source and place.limit < ANSWERS)
+    yield from (place for place in rest if place.limit < ANSWERS)
 
 
 def _probe(found: Found, level: int, unasked: bool) -> None:
@@ -103,49 +112,64 @@ def _probe(found: Found, level: int, unasked: bool) -> None:
         if found.endpoint.kind == "keys":
             found.identities = found.endpoint.open().identities()
             found.reached = LEVELS[ANSWERS]
-        elif (name := found.endpoint.pipe_name()) is not None:
-            _probe_pipe(found, name, level, unasked)
-        elif sys.platform == "win32":
-            found.endpoint.connect()  # which says why not
-        else:
-            from .endpoints import unix
-
-            unix.resolve(found.endpoint.where)
-            found.reached = LEVELS[PRESENT]
-            if level >= CONNECTS:
-                connection = unix.connect(found.endpoint.where, PROBE_CONNECT_TIMEOUT)
-                if peer := unix.peer(connection):
-                    found.owner, found.pid = unix.user(peer.uid), peer.pid
-                _converse(found, connection, level)
+            return
+        found.reached = LEVELS[_look(found.endpoint, level)]
+        if level >= CONNECTS:
+            connection = found.endpoint.connect(PROBE_CONNECT_TIMEOUT)
+            peer: Peer | None = getattr(connection, "peer", None)
+            if peer:
+                found.owner, found.pid, found.program = peer.account, peer.pid, peer.program
+            if stand_in := _stand_in(found, peer):
+                found.agent = stand_in
+                level = CONNECTS if unasked and not found.source else level
+            _converse(found, connection, level)
     except Error as error:
         found.error, found.hint = str(error), error.hint
     except (OSError, ValueError) as error:
         found.error, found.hint = f"{found.endpoint.where} cannot be tried: {error}", "check the address"
 
 
-def _probe_pipe(found: Found, name: str, level: int, unasked: bool) -> None:
-    """As `_probe`, for a named pipe.
-
-    Where a program of the user's serves OpenSSH's pipe in place of Windows' service, it is shown under its own name,
-    and its keys are listed on request only: it may be a password manager, and want to be unlocked.
+def _look(endpoint: Endpoint, level: int) -> int:
+    """See whether something is there, and with level `LISTENING` whether it takes clients, where that can be seen from
+    outside; the level that was reached. Raises `Unreachable`.
     """
-    from . import winpipe
-    from .endpoints import named_pipe
+    if endpoint.kind in PATHS:
+        from .endpoints import files
 
-    named_pipe.check_presence(name)
-    found.reached = LEVELS[PRESENT]
-    if level == LISTENING:
-        named_pipe.check_listening(name)
-        found.reached = LEVELS[LISTENING]
-    if level >= CONNECTS:
-        me = winpipe.user()
-        connection = named_pipe.connect(name, PROBE_CONNECT_TIMEOUT)
-        peer = connection.peer
-        found.owner, found.pid, found.program = peer.account, peer.pid, peer.program
-        if name == named_pipe.OPENSSH and peer.sid == me:
-            found.agent = _file_name(peer.program).removesuffix(".exe") or found.agent
-            level = CONNECTS if unasked and not found.source else level
-        _converse(found, connection, level)
+        files.look(endpoint.kind, endpoint.where)
+    elif endpoint.kind == "pageant-window":
+        from .endpoints import window
+
+        window.check_presence()
+    elif endpoint.kind == "pageant":
+        try:
+            return _look(parse("pageant-pipe"), level)
+        except Unreachable as error:
+            try:
+                return _look(parse("pageant-window"), level)
+            except Unreachable:
+                raise error from None
+    elif name := endpoint.pipe_name():
+        from .endpoints import named_pipe
+
+        named_pipe.check_presence(name)
+        if level == LISTENING:
+            named_pipe.check_listening(name)
+            return LISTENING
+    return PRESENT
+
+
+def _stand_in(found: Found, peer: Peer | None) -> str:
+    """The name of a program that stands in for Windows' OpenSSH or for Pageant; empty for the real ones.
+
+    It may be a password manager, and want to be unlocked: so its keys are listed on request only.
+    """
+    program = _file_name(peer.program).removesuffix(".exe") if peer else ""
+    if found.endpoint.kind == "openssh":
+        from . import winpipe
+
+        return (program or found.agent) if isinstance(peer, winpipe.Peer) and peer.sid == winpipe.user() else ""
+    return program if found.agent == "Pageant" and not program.lower().startswith("pageant") else ""
 
 
 def _file_name(path: str) -> str:
@@ -157,7 +181,8 @@ def _converse(found: Found, connection: Connection, level: int) -> None:
     """What `connection`, to an agent that nobody may be behind, still tells."""
     from .client import Client
 
-    with Client(lambda: connection, found.address, PROBE_LIST_TIMEOUT) as client:
+    timeout = PROBE_START_TIMEOUT if found.endpoint.kind == "stdio" else PROBE_LIST_TIMEOUT
+    with Client(lambda: connection, found.address, timeout) as client:
         found.reached = LEVELS[CONNECTS]
         if level >= ANSWERS and found.pid != os.getpid():
             found.identities = client.identities()
@@ -183,14 +208,15 @@ def warn_of_rivals(result: list[Found]) -> list[Found]:
 def distinct(result: list[Found]) -> list[Found]:
     """Without our own sockets, and with each agent once: the same process with the same keys is the same agent.
 
-    (Not the same process alone: systemd listens for many.)
+    (Not the same process alone: systemd listens for many. But it has no Pageant, whose pipe and window are one agent.)
     """
     kept: list[Found] = []
     for found in result:
         if found.pid == os.getpid():
             continue
         for other in kept:
-            if found.pid and found.identities and (found.pid, found.identities) == (other.pid, other.identities):
+            same = found.pid and (found.pid, found.identities) == (other.pid, other.identities)
+            if same and (found.identities or "Pageant" == found.agent == other.agent):
                 other.also.append(found.address)
                 break
         else:

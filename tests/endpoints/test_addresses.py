@@ -22,7 +22,10 @@ from pageantry.errors import AddressError, Unreachable
         ("/with:colon", "unix", "/with:colon"),
         ("//host/pipe/agent", "unix", os.path.abspath("//host/pipe/agent")),
         ("unix://./pipe/agent", "unix", os.path.abspath("//./pipe/agent")),
-        ("assuan:/home/me/.gnupg/S.gpg-agent.ssh", "unix", "/home/me/.gnupg/S.gpg-agent.ssh"),
+        ("assuan:/home/me/.gnupg/S.gpg-agent.ssh", "assuan", "/home/me/.gnupg/S.gpg-agent.ssh"),
+        ("assuan:~/S.gpg-agent.ssh", "assuan", os.path.expanduser("~/S.gpg-agent.ssh")),
+        ("cygwin:agent.1", "cygwin", os.path.abspath("agent.1")),
+        ("winsock:/mnt/c/agent", "winsock", "/mnt/c/agent"),
         ("keys:/a:/b", "keys", "/a:/b"),
         ("keys:~/a", "keys", os.path.expanduser("~/a")),
     ],
@@ -41,6 +44,9 @@ def test_an_address_names_its_endpoint(address: str, kind: str, where: str) -> N
         ("~\\agent", "unix", os.path.join(os.path.expanduser("~"), "agent")),
         ("/tmp/ssh-x/agent.1", "unix", "/tmp/ssh-x/agent.1"),  # Git Bash's, not C:\tmp
         ("unix:\\\\.\\pipe\\agent", "pipe", "agent"),  # or else it would be opened to see what it is
+        ("assuan:\\\\.\\pipe\\agent", "pipe", "agent"),
+        ("cygwin:/tmp/ssh-x/agent.1", "cygwin", "/tmp/ssh-x/agent.1"),
+        ("winsock:~/agent", "winsock", os.path.join(os.path.expanduser("~"), "agent")),
         ("keys:C:\\a;D:\\b", "keys", "C:\\a;D:\\b"),
     ],
 )
@@ -55,6 +61,9 @@ def test_an_address_names_its_endpoint_on_windows(address: str, kind: str, where
         ("openssh", "openssh"),
         ("pageant", "pageant"),
         ("pageant-pipe", "pageant-pipe"),
+        ("pageant-window", "pageant-window"),
+        ("stdio:ssh -q host 'socat - $SSH_AUTH_SOCK'", "stdio:ssh -q host 'socat - $SSH_AUTH_SOCK'"),
+        ("stdio: relay ", "stdio: relay "),
         ("pipe:agent", "pipe:agent"),
         ("\\\\.\\pipe\\agent", "pipe:agent"),
         ("//./pipe/agent", "pipe:agent"),
@@ -66,13 +75,16 @@ def test_an_address_names_its_endpoint_on_windows(address: str, kind: str, where
         ("pipe:openssh-ssh-agent", "openssh"),
     ],
 )
-def test_a_pipe_has_one_address_whatever_it_was_called(address: str, meant: str) -> None:
+def test_what_is_no_path_has_one_address_whatever_it_was_called(address: str, meant: str) -> None:
     assert parse(address).address == meant
 
 
-@pytest.mark.parametrize("address", ["openssh", "pageant", "pageant-pipe", "pipe:x", "//./pipe/x", "\\\\.\\pipe\\x"])
+@pytest.mark.parametrize(
+    "address",
+    ["openssh", "pageant", "pageant-pipe", "pageant-window", "pipe:x", "//./pipe/x", "\\\\.\\pipe\\x"],
+)
 @pytest.mark.skipif(os.name == "nt", reason="where pipes are")
-def test_pipes_off_windows_are_unreachable_in_one_line(address: str) -> None:
+def test_pipes_and_windows_off_windows_are_unreachable_in_one_line(address: str) -> None:
     with pytest.raises(Unreachable, match=r"^[^\n]*Windows[^\n]*$") as caught:
         parse(address).open()
     assert "unix:PATH" in caught.value.hint
@@ -102,7 +114,11 @@ def test_what_can_be_no_pipe_is_refused_before_it_is_touched(address: str, why: 
 
 
 @pytest.mark.parametrize(
-    "address", ["", "agent", "unix:", "keys:", "ftp:x", "unix:a\0b", "/a\0b", "keys:/a" + os.pathsep]
+    "address",
+    [
+        *("", "agent", "stdio", "ftp:x", "unix:", "keys:", "assuan:", "cygwin:", "winsock:", "stdio:", "stdio:  "),
+        *("unix:a\0b", "/a\0b", "winsock:a\0b", "stdio:a\0b", "keys:/a" + os.pathsep),
+    ],
 )
 def test_what_is_no_address_is_refused_with_a_hint(address: str) -> None:
     with pytest.raises(AddressError) as caught:
@@ -110,19 +126,20 @@ def test_what_is_no_address_is_refused_with_a_hint(address: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("address", ["openssh:x", "openssh:/x", "pageant:", "pageant-pipe:\\x"])
+@pytest.mark.parametrize("address", ["openssh:x", "openssh:/x", "pageant:", "pageant-pipe:\\x", "pageant-window:"])
 def test_nothing_follows_an_address_that_is_whole(address: str) -> None:
     with pytest.raises(AddressError, match="is a whole address"):
         parse(address)
 
 
-@pytest.mark.parametrize("address", ["pageant-window", "winsock:/x", "stdio:wsl", "cygwin:/x"])
-def test_ways_that_this_version_lacks_are_named(address: str) -> None:
-    with pytest.raises(AddressError, match="cannot be reached by this version"):
-        parse(address)
+KINDS = st.sampled_from(["unix:", "winsock:", "assuan:", "cygwin:", "pipe:", "stdio:", "keys:"])
 
 
-@given(st.text() | st.text(alphabet="\\/.pieP:agnt-ow~ ").map("\\\\.\\pipe\\".__add__))
+@given(
+    st.text()
+    | st.text(alphabet="\\/.pieP:agnt-ow~ ").map("\\\\.\\pipe\\".__add__)
+    | st.tuples(KINDS, st.text()).map("".join)
+)
 def test_any_text_is_an_endpoint_or_no_address(text: str) -> None:
     try:
         endpoint = parse(text)

@@ -18,7 +18,9 @@ from pageantry.errors import Unreachable
 if sys.platform == "win32":
     pytest.skip("UNIX sockets", allow_module_level=True)
 
-from pageantry.endpoints import unix
+from pageantry import wsl
+from pageantry.endpoints import parse, unix
+from pageantry.endpoints.sockets import Connection
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -40,25 +42,32 @@ def listener(directory: Path) -> Iterator[Path]:
         yield directory / "agent"
 
 
+def connect(path: Path | str, timeout: float = 1) -> Connection:
+    connection = parse(f"unix:{path}").connect(timeout)
+    assert isinstance(connection, Connection)
+    return connection
+
+
 def refused(path: Path | str) -> Unreachable:
     with pytest.raises(Unreachable) as caught:
-        unix.connect(str(path), 0.3)
+        connect(path, 0.3)
     assert caught.value.hint
     assert "\n" not in str(caught.value)
     return caught.value
 
 
 def test_a_socket_is_connected_to_and_its_owner_known(listener: Path) -> None:
-    with unix.connect(str(listener), 1) as connection:
-        peer = unix.peer(connection)
-        assert peer is not None
+    with connect(listener) as connection:
+        peer = connection.peer
+        assert isinstance(peer, unix.Peer)
         assert (peer.uid, peer.pid) == (os.geteuid(), os.getpid())
+        assert (peer.account, peer.program) == (unix.user(os.geteuid()), "")
 
 
 def test_a_symbolic_link_leads_to_the_socket(listener: Path) -> None:
     link = listener.parent / "link"
     link.symlink_to(listener)
-    unix.connect(str(link), 1).close()
+    connect(link).close()
 
 
 def test_nothing_there(directory: Path) -> None:
@@ -103,7 +112,8 @@ def test_a_path_too_long_for_a_socket(directory: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("path", ["/a\0b", "/\udcff\ud800"])
 def test_a_path_that_cannot_be_one(path: str) -> None:
-    refused(path)
+    with pytest.raises(Unreachable, match="cannot be a path"):
+        unix.look(path)
 
 
 def test_a_queue_that_is_full_ends_at_the_deadline(directory: Path) -> None:
@@ -133,7 +143,7 @@ def test_a_place_in_the_queue_is_waited_for(directory: Path) -> None:
         thread = threading.Thread(target=accept)
         thread.start()
         for _ in range(20):
-            unix.connect(str(directory / "busy"), 5).close()
+            connect(directory / "busy", 5).close()
         thread.join()
 
 
@@ -142,7 +152,7 @@ def test_a_file_of_gnupgs_is_followed(listener: Path, directory: Path, monkeypat
     for number, target in enumerate((str(listener), "${PLACE}/agent")):
         redirect = directory / f"redirect{number}"
         redirect.write_text(f"%Assuan%\nsocket={target}\n")
-        unix.connect(str(redirect), 1).close()
+        connect(redirect).close()
 
 
 def test_a_file_of_gnupgs_is_followed_once(listener: Path, directory: Path) -> None:
@@ -155,7 +165,7 @@ def test_a_file_of_gnupgs_may_lie_deeper_than_a_socket_could(listener: Path, dir
     deep = directory / ("x" * 120)
     deep.mkdir(mode=0o700)
     (deep / "redirect").write_text(f"%Assuan%\nsocket={listener}\n")
-    unix.connect(str(deep / "redirect"), 1).close()
+    connect(deep / "redirect").close()
 
 
 def test_a_file_of_gnupgs_may_not_be_longer_than_gnupg_reads(listener: Path, directory: Path) -> None:
@@ -174,7 +184,26 @@ def test_a_directory_that_everybody_may_change_is_not_trusted(listener: Path, di
         (directory / "redirect").write_text(f"%Assuan%\nsocket={elsewhere}/agent\n")
         assert "chmod o-w" in refused(directory / "redirect").hint
     directory.chmod(0o1777)  # as /tmp is
-    unix.connect(str(listener), 1).close()
+    connect(listener).close()
+
+
+def test_the_modes_of_windows_drives_mean_nothing(
+    listener: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.chmod(0o777)
+    monkeypatch.setattr(wsl, "version", lambda: 1)
+    assert "chmod o-w" in refused(listener).hint
+    monkeypatch.setattr(wsl, "is_windows_drive", lambda path: path == str(directory))
+    connect(listener).close()
+
+
+def test_a_socket_of_windows_is_none_in_wsl_2(listener: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsl, "version", lambda: 2)
+    connect(listener).close()
+    monkeypatch.setattr(wsl, "is_windows_drive", lambda path: True)
+    error = refused(listener)
+    assert "a socket of Windows', which WSL 2 does not share" in str(error)
+    assert "stdio:pageantry.exe relay" in error.hint
 
 
 @needs_root

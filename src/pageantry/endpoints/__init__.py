@@ -1,11 +1,16 @@
 r"""Ways to an agent, and the addresses that name them.
 
-    unix:PATH     a UNIX socket, or GnuPG's file that points to one; a plain path means the same
-    openssh       OpenSSH for Windows' agent, or whoever else serves its pipe
-    pageant       Pageant, on Windows
-    pageant-pipe  the same, by its pipe alone
-    pipe:NAME     a named pipe of Windows'; \\.\pipe\NAME and //./pipe/NAME mean the same
-    keys:PATH…    private key files, used in this very process; several are separated as in PATH
+    unix:PATH       what is at PATH, be it a socket or a file that stands for one; a plain path means the same
+    winsock:PATH    the same, said of a socket of Windows' own (AF_UNIX)
+    assuan:PATH     the same, said of GnuPG's
+    cygwin:PATH     the same, said of the files of Cygwin, MSYS2 and Git for Windows
+    openssh         OpenSSH for Windows' agent, or whoever else serves its pipe
+    pageant         Pageant, on Windows: its pipe, or else its window
+    pageant-pipe    its pipe alone
+    pageant-window  its window alone, which others have, too
+    pipe:NAME       a named pipe of Windows'; \\.\pipe\NAME and //./pipe/NAME mean the same
+    stdio:COMMAND   a program that is an agent on its standard input and output
+    keys:PATH…      private key files, used in this very process; several are separated as in PATH
 
 One module per way in. This one only turns an address into an `Endpoint`, touching nothing.
 """
@@ -13,9 +18,9 @@ One module per way in. This one only turns an address into an `Endpoint`, touchi
 from __future__ import annotations
 
 import os
-import sys
+from time import monotonic
 
-from ..errors import AddressError
+from ..errors import AddressError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,19 +32,17 @@ if TYPE_CHECKING:
 #: Seconds to connect. A connection on this machine takes microseconds, unless its agent is being started for it.
 CONNECT_TIMEOUT: Final = 5.0
 
-#: Addresses that need no place behind them.
-_PLACELESS: Final = ("openssh", "pageant", "pageant-pipe")
-_ELSEWHERE: Final = {
-    "pageant-window": "Pageant's window",
-    "cygwin": "Cygwin's sockets",
-    "winsock": "Windows' sockets",
-    "stdio": "agents behind a command",
-}
-_USE: Final = "use unix:PATH, openssh, pageant, pipe:NAME, keys:PATH or a path with a slash"
+#: Addresses that need no place behind them, that have a path there, and all that may.
+PLACELESS: Final = ("openssh", "pageant", "pageant-pipe", "pageant-window")
+PATHS: Final = ("unix", "winsock", "assuan", "cygwin")
+_PLACED: Final = (*PATHS, "pipe", "stdio", "keys")
+_USE: Final = "use unix:PATH, openssh, pageant, pipe:NAME, stdio:COMMAND, keys:PATH or a path with a slash"
 
 
 class Endpoint:
-    """A way to an agent: its `kind`, which is how its address begins, and `where` it is: a path, a name, or empty."""
+    """A way to an agent: its `kind`, which is how its address begins, and `where` it is: a path, a name, a command, or
+    empty.
+    """
 
     __slots__ = ("kind", "where")
 
@@ -72,19 +75,23 @@ class Endpoint:
 
         Raises `Unreachable` where nobody answers or the wrong one does.
         """
-        name = self.pipe_name()
-        if name is not None:
-            from . import named_pipe
+        if self.kind in PATHS:
+            from . import files
 
-            return named_pipe.connect(name, timeout)
-        if sys.platform == "win32":
-            from . import sockets_on_windows
+            return files.look(self.kind, self.where).connect(timeout)
+        if self.kind == "stdio":
+            from . import stdio
 
-            raise sockets_on_windows.unreachable(self.where)
-        else:  # noqa: RET506 - so that type checkers know what is for UNIX only
-            from . import unix
+            return stdio.connect(self.where, timeout)
+        if self.kind == "pageant-window":
+            from . import window
 
-            return unix.connect(self.where, timeout)
+            return window.connect(timeout)
+        if self.kind == "pageant":
+            return _pageant(timeout)
+        from . import named_pipe
+
+        return named_pipe.connect(self.pipe_name() or self.where, timeout)
 
     def open(self, timeout: float | None = None, connect_timeout: float = CONNECT_TIMEOUT) -> Agent:
         """The agent behind it, connected. `timeout` bounds each request, in seconds (see `Client`).
@@ -109,31 +116,42 @@ class Endpoint:
         return f"<Endpoint {self.address}>"
 
 
+def _pageant(timeout: float) -> Connection:
+    """As `Endpoint.connect`, by Pageant's pipe or else by its window. The reason that is given is that of the pipe."""
+    deadline = monotonic() + timeout
+    try:
+        return Endpoint("pageant-pipe").connect(timeout)
+    except Unreachable as error:
+        left = deadline - monotonic()
+        if left > 0:  # or else it is busy, and would be so with its window
+            try:
+                return Endpoint("pageant-window").connect(left)
+            except Unreachable:
+                pass
+        raise error from None
+
+
 def parse(address: str) -> Endpoint:
     """The endpoint that `address` names; `~` and `~user` stand for home directories. Raises `AddressError`."""
-    if address in _PLACELESS:
+    if address in PLACELESS:
         return Endpoint(address)
     kind, colon, where = address.partition(":")
-    if colon and kind in _PLACELESS:
+    if colon and kind in PLACELESS:
         raise AddressError(f"{address}: {kind} is a whole address", f"use {kind} alone")
-    if kind in _ELSEWHERE and (colon or kind == "pageant-window"):
-        raise AddressError(f"{address}: {_ELSEWHERE[kind]} cannot be reached by this version", _USE)
-    if colon and kind == "pipe":
-        return _pipe(where)
-    if kind == "assuan" and colon:  # GnuPG's file may be the socket itself, or point to it: unix does both
-        kind = "unix"
-    bare = not (colon and kind in ("unix", "keys"))
+    bare = not (colon and kind in _PLACED)
     if bare:
         kind, where = "unix", address
-    if kind == "unix" and (bare or os.name == "nt") and is_pipe(where):
+    if kind == "pipe" or (kind in PATHS and (bare or os.name == "nt") and is_pipe(where)):
         return _pipe(where)
     if bare and not (address.startswith("~") or os.sep in address or (os.altsep and os.altsep in address)):
         raise AddressError(f"{address!r} is no address of an agent", _USE)
-    paths = where.split(os.pathsep) if kind == "keys" else [where]
-    if not all(paths) or "\0" in where:
-        raise AddressError(f"{address!r} has no path in it", _USE)
+    parts = where.split(os.pathsep) if kind == "keys" else [where]
+    if not all(parts) or not where.strip() or "\0" in where:
+        raise AddressError(f"{address!r} has no {'command' if kind == 'stdio' else 'path'} in it", _USE)
+    if kind == "stdio":
+        return Endpoint(kind, where)
     try:
-        return Endpoint(kind, os.pathsep.join(_whole(path) for path in paths))
+        return Endpoint(kind, os.pathsep.join(_whole(path) for path in parts))
     except OSError:
         raise AddressError(f"{address!r} starts in a directory that is gone", "give the whole path") from None
 

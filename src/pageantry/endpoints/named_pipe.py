@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from time import sleep
 
-from .. import winpipe
+from .. import winpipe, wsl
 from ..errors import Unreachable
 from .pageant import PREFIX as PAGEANT
 
@@ -109,7 +109,9 @@ def _unreachable(name: str, error: OSError | ValueError, timeout: float) -> Unre
     if isinstance(error, PermissionError):
         return Unreachable(f"you may not connect to {path}", "it is another user's, or a program's with more rights")
     if error.errno == errno.ENOSYS:
-        return Unreachable(f"{path} is a named pipe, and only Windows has those", "use unix:PATH or keys:PATH")
+        return Unreachable(
+            f"{path} is a named pipe, and only Windows has those", wsl.hint("openssh") or "use unix:PATH or keys:PATH"
+        )
     return Unreachable(f"cannot connect to {path}: {error.strerror or error}", "check the address")
 
 

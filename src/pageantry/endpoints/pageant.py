@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+from .. import wsl
 from ..errors import Unreachable
 
 TYPE_CHECKING = False
@@ -33,7 +34,9 @@ def pipe_name() -> str:
             )
         return _session.text(name_for(user, _session.scrambled(BLOCK)))
     else:  # noqa: RET505 - so that type checkers know what is for Windows only
-        raise Unreachable("Pageant's pipe is on Windows only", "on UNIX Pageant has a socket: use unix:PATH")
+        raise Unreachable(
+            "Pageant's pipe is on Windows only", wsl.hint("pageant") or "on UNIX Pageant has a socket: use unix:PATH"
+        )
 
 
 def user_name(principal: bytes | None, account: bytes | None) -> bytes | None:

@@ -1,7 +1,7 @@
-"""Agents on UNIX sockets, and GnuPG's files that point to one.
+"""Agents on UNIX sockets, and the files of UNIX that may stand for one.
 
-Before the first byte is sent, the socket's owner, the directories above it and the process behind it are checked:
-another user's agent would be asked for signatures, and would see what they are for.
+Before the first byte is sent, the owner of the socket or file, the directories above it and the process behind it are
+checked: another user's agent would be asked for signatures, and would see what they are for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import stat
 import sys
 from time import monotonic, sleep
 
+from .. import wsl
 from ..errors import Unreachable
+from . import socketfiles
+from .sockets import Connection
 
 assert sys.platform != "win32", "UNIX only: callers ask first"
 
@@ -22,10 +25,6 @@ if TYPE_CHECKING:
 
 #: What fits into sockaddr_un beside its NUL: 107 bytes on Linux, 103 on the BSDs and macOS.
 MAX_PATH: Final = 107 if sys.platform == "linux" else 103
-
-#: libassuan reads no more of a file that points to a socket.
-MAX_REDIRECT: Final = 511
-_REDIRECT = b"%Assuan%\nsocket="
 
 # macOS and FreeBSD; Python's socket module has no names for them
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
@@ -40,25 +39,66 @@ class Peer:
         self.uid = uid
         self.pid = pid
 
+    @property
+    def account(self) -> str:
+        """The user's name."""
+        return user(self.uid)
 
-def connect(path: str, timeout: float) -> socket.socket:
-    """A connection to the agent at `path` within `timeout` seconds; what GnuPG's files point to is followed once.
+    @property
+    def program(self) -> str:
+        """Nothing: of a socket only who made it is known, whose program may be another by now."""
+        return ""
+
+
+def look(path: str) -> bytes | None:
+    """How the file at `path` begins; None where it is a socket. Raises `Unreachable` where it is neither, or not to be
+    trusted.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreachable(path, error, 0) from None
+    except ValueError:  # a NUL, or what this locale cannot encode
+        raise Unreachable(f"{path} cannot be a path here", "correct the address") from None
+    if status.st_uid not in trusted():
+        raise Unreachable(f"{path} belongs to {user(status.st_uid)}, not to you", "use an agent of your own")
+    _check_parents(path)
+    if stat.S_ISSOCK(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "directory" if stat.S_ISDIR(status.st_mode) else "FIFO" if stat.S_ISFIFO(status.st_mode) else "device"
+        raise Unreachable(f"{path} is a {kind}, not a socket", "an agent's address is the socket that it listens on")
+    try:
+        return _beginning(path)
+    except OSError as error:
+        raise _unreachable(path, error, 0) from None
+
+
+def connect(path: str, timeout: float) -> Connection:
+    """A connection to the agent on the socket at `path`, which `look` has seen, within `timeout` seconds.
 
     Raises `Unreachable`.
     """
-    path = resolve(path)
+    if wsl.version() == 2 and wsl.is_windows_drive(os.path.realpath(path)):
+        raise Unreachable(f"{path} is a socket of Windows', which WSL 2 does not share", wsl.hint("winsock:PATH"))
+    if (size := len(os.fsencode(path))) > MAX_PATH:
+        raise Unreachable(
+            f"{path[:40]}… is {size} bytes long; a socket's path can have {MAX_PATH}",
+            "give the agent a shorter path, or make a symbolic link to it",
+        )
     try:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = Connection(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         raise _unreachable(path, error, timeout) from None
     try:
         _connect(connection, path, timeout)
         found = peer(connection)
-        if found and found.uid not in _trusted():
+        if found and found.uid not in trusted():
             raise Unreachable(
-                f"the agent at {path} runs as {user(found.uid)}, not as you",
+                f"the agent at {path} runs as {found.account}, not as you",
                 "nothing was sent to it; use an agent of your own",
             )
+        connection.peer = found
     except Unreachable:
         connection.close()
         raise
@@ -84,18 +124,6 @@ def _connect(connection: socket.socket, path: str, timeout: float) -> None:
             sleep(0.01)
 
 
-def resolve(path: str) -> str:
-    """The socket that `path` is, or points to; raises `Unreachable` where there is none, or it is not to be trusted."""
-    if _is_socket(path):
-        return path
-    target = _redirection(path)
-    if target is None:
-        raise Unreachable(f"{path} is not a socket", "an agent's address is the socket that it listens on")
-    if not _is_socket(target):
-        raise Unreachable(f"{path} points to {target}, which is not a socket", "restart gpg-agent, or correct the file")
-    return target
-
-
 def peer(connection: socket.socket) -> Peer | None:
     """Who listens at the other end, as the kernel says; None where this system does not say."""
     if hasattr(socket, "SO_PEERCRED"):
@@ -109,35 +137,10 @@ def peer(connection: socket.socket) -> Peer | None:
     return Peer(int.from_bytes(xucred[4:8], sys.byteorder), int.from_bytes(pid, sys.byteorder) or None)
 
 
-def _is_socket(path: str) -> bool:
-    """Whether there is a socket that we may trust, or else a regular file. Raises `Unreachable` for all others."""
-    try:
-        size = len(os.fsencode(path))
-        status = os.stat(path)
-    except OSError as error:
-        raise _unreachable(path, error, 0) from None
-    except ValueError:  # a NUL, or what this locale cannot encode
-        raise Unreachable(f"{path} cannot be a path here", "correct the address") from None
-    if status.st_uid not in _trusted():
-        raise Unreachable(f"{path} belongs to {user(status.st_uid)}, not to you", "use an agent of your own")
-    _check_parents(path)
-    if stat.S_ISREG(status.st_mode):
-        return False
-    if not stat.S_ISSOCK(status.st_mode):
-        kind = "directory" if stat.S_ISDIR(status.st_mode) else "FIFO" if stat.S_ISFIFO(status.st_mode) else "device"
-        raise Unreachable(f"{path} is a {kind}, not a socket", "an agent's address is the socket that it listens on")
-    if size > MAX_PATH:
-        raise Unreachable(
-            f"{path[:40]}… is {size} bytes long; a socket's path can have {MAX_PATH}",
-            "give the agent a shorter path, or make a symbolic link to it",
-        )
-    return True
-
-
 def _check_parents(path: str) -> None:
     """Nobody else may be able to put something else in this one's place, nor in that of a link to it."""
     parents: dict[str, None] = {}
-    for place in (path, os.path.realpath(path)):
+    for place in (os.path.abspath(path), os.path.realpath(path)):
         while place != os.path.dirname(place):
             place = os.path.dirname(place)  # noqa: PLW2901
             parents[place] = None
@@ -146,31 +149,23 @@ def _check_parents(path: str) -> None:
             mode = os.stat(parent).st_mode
         except OSError as error:
             raise _unreachable(path, error, 0) from None
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not wsl.is_windows_drive(os.path.realpath(parent)):
             raise Unreachable(
                 f"{path} lies below {parent}, where every user may replace it",
                 f"take that right away (chmod o-w {parent}), or let the agent listen elsewhere",
             )
 
 
-def _redirection(path: str) -> str | None:
-    """Where a file of GnuPG's points: the magic, then `socket=` and a path in which ${VARIABLES} are expanded."""
+def _beginning(path: str) -> bytes:
+    """How the file at `path` begins. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
-            content = os.read(descriptor, MAX_REDIRECT + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _unreachable(path, error, 0) from None
-    if len(content) > MAX_REDIRECT or not content.startswith(_REDIRECT):
-        return None
-    target = content[len(_REDIRECT) :].split(b"\n")[0].rstrip(b"\r")
-    if not target or b"\0" in target:
-        return None
-    return os.path.expandvars(os.fsdecode(target))
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in trusted():  # another one by now
+            return b""
+        return socketfiles.beginning(lambda size: os.read(descriptor, size))
+    finally:
+        os.close(descriptor)
 
 
 def _unreachable(path: str, error: OSError, timeout: float) -> Unreachable:
@@ -185,7 +180,7 @@ def _unreachable(path: str, error: OSError, timeout: float) -> Unreachable:
     return Unreachable(f"cannot connect to {path}: {error.strerror or error}", "check the address")
 
 
-def _trusted() -> tuple[int, ...]:
+def trusted() -> tuple[int, ...]:
     """The users whose agents are as good as ours: ourselves, and root, who can be us anyway."""
     return os.geteuid(), 0
 
