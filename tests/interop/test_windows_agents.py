@@ -284,7 +284,7 @@ def test_openssh_comes_before_pageant_and_a_named_one_before_both(
         ("C:\\gone\\agent.sock", "there is no"),
         ("\\\\elsewhere\\pipe\\openssh-ssh-agent", "another computer"),
         ("//./pipe/" + 300 * "x", "309 characters"),
-        ("pageant-window", "there is no"),
+        ("pageant-window", "no agent has Pageant's window"),
     ],
 )
 def test_an_ssh_auth_sock_that_leads_nowhere_is_said_aloud_with_what_is_used_instead(
@@ -341,7 +341,8 @@ def test_an_agent_that_serves_one_client_at_a_time_is_reached_time_and_again() -
 def test_a_squatter_on_pageants_name_is_shown_and_sent_nothing(
     pageant: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pageantry.winpipe._windows.user", lambda: "S-1-5-21-1-2-3-1002")  # so its owner is another
+    me, another = winpipe.user(), "S-1-5-21-1-2-3-1002"  # as whom we look, and so the owners are others
+    monkeypatch.setattr("pageantry.winpipe._windows.user", lambda pid=None: me if pid else another)
     found = found_at("pageant-pipe", 3)
     assert (found.reached, found.identities) == ("present", None)
     assert "not to you" in found.error

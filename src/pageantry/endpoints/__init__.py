@@ -145,11 +145,14 @@ def parse(address: str) -> Endpoint:
         return _pipe(where)
     if bare and not (address.startswith("~") or os.sep in address or (os.altsep and os.altsep in address)):
         raise AddressError(f"{address!r} is no address of an agent", _USE)
-    parts = where.split(os.pathsep) if kind == "keys" else [where]
-    if not all(parts) or not where.strip() or "\0" in where:
-        raise AddressError(f"{address!r} has no {'command' if kind == 'stdio' else 'path'} in it", _USE)
     if kind == "stdio":
+        from .stdio import split
+
+        split(where)  # or else there is no command in it
         return Endpoint(kind, where)
+    parts = where.split(os.pathsep) if kind == "keys" else [where]
+    if not all(parts) or "\0" in where:
+        raise AddressError(f"{address!r} has no path in it", _USE)
     try:
         return Endpoint(kind, os.pathsep.join(_whole(path) for path in parts))
     except OSError:

@@ -109,8 +109,9 @@ def _unreachable(name: str, error: OSError | ValueError, timeout: float) -> Unre
     if isinstance(error, PermissionError):
         return Unreachable(f"you may not connect to {path}", "it is another user's, or a program's with more rights")
     if error.errno == errno.ENOSYS:
+        address = "openssh" if name.lower() == OPENSSH else f"pipe:{name}"
         return Unreachable(
-            f"{path} is a named pipe, and only Windows has those", wsl.hint("openssh") or "use unix:PATH or keys:PATH"
+            f"{path} is a named pipe, and only Windows has those", wsl.hint(address) or "use unix:PATH or keys:PATH"
         )
     return Unreachable(f"cannot connect to {path}: {error.strerror or error}", "check the address")
 
