@@ -1,26 +1,20 @@
-"""Closing a pipe: at any moment, from anywhere, and that its handle goes once, and never under somebody's feet.
-
-A signal's handler is at work wherever Python looks for signals: at the start of functions, and after calls. A profiler
-is told of each such place, so that here something can happen in every one of them.
-"""
+"""Closing a pipe: at any moment, from anywhere, and that its handle goes once, and never under somebody's feet."""
 
 from __future__ import annotations
 
 import errno
-import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pageantry.winpipe import Peer, Pipe, _stream
+from pageantry.winpipe import Peer, Pipe
 
 if TYPE_CHECKING:
-    from tests.winpipe.conftest import Clock, Handle, Lane
+    from tests.winpipe.conftest import AtEachMoment, CallWithEvent, Clock, Handle, Lane
 
     Operation = Callable[[Pipe], object]
     Fate = bytes | int | OSError | None
@@ -194,38 +188,6 @@ def test_two_may_close_at_once(slow: tuple[Pipe, Handle]) -> None:
 # --- at each moment
 
 
-def at_each_moment(run: Callable[[Callable[[Callable[[], object], Callable[[], object]], object]], None]) -> int:
-    """Run a test again and again, each time with its event one moment later. Returns how many moments there were.
-
-    The test is given a function that makes a call, and has an event happen in it; what it returns or raises is that of
-    the call. It is over when the call is, before the moment has come.
-    """
-    number, last = 0, False
-
-    def call_with_event(call: Callable[[], object], event: Callable[[], object]) -> object:
-        nonlocal last
-        count, last = 0, True
-
-        def profile(frame: FrameType, kind: str, _: object) -> None:
-            nonlocal count, last
-            if kind in ("call", "c_return", "c_exception") and frame.f_code.co_filename == _stream.__file__:
-                count += 1
-                if count == number:
-                    last = False
-                    event()
-
-        sys.setprofile(profile)
-        try:
-            return call()
-        finally:
-            sys.setprofile(None)
-
-    while not last:
-        number += 1
-        run(call_with_event)
-    return number - 1
-
-
 FATES: list[tuple[str, Fate, Fate, float | None, object]] = [
     # way, what becomes of the first wait, what becomes of the cancelling, the timeout, what comes of it all
     ("reading", b"abc", None, None, b"abc"),
@@ -253,11 +215,18 @@ def prepared(pipe: Pipe, handle: Handle, way: str, fate: Fate, cancel: Fate, tim
 
 @pytest.mark.parametrize(("way", "fate", "cancel", "timeout", "expected"), FATES)
 def test_a_handler_may_close_it_at_any_moment(
-    handle: Handle, clock: Clock, way: str, fate: Fate, cancel: Fate, timeout: float | None, expected: object
+    handle: Handle,
+    clock: Clock,
+    at_each_moment: AtEachMoment,
+    way: str,
+    fate: Fate,
+    cancel: Fate,
+    timeout: float | None,
+    expected: object,
 ) -> None:
     made = []
 
-    def run(call_with_event: Callable[[Callable[[], object], Callable[[], object]], object]) -> None:
+    def run(call_with_event: CallWithEvent) -> None:
         fresh = type(handle)(clock)
         made.append(fresh)
         pipe = Pipe(fresh, r"\\.\pipe\x", Peer(None, None))
@@ -277,14 +246,21 @@ def test_a_handler_may_close_it_at_any_moment(
 
 @pytest.mark.parametrize(("way", "fate", "cancel", "timeout", "expected"), FATES)
 def test_an_interrupt_at_any_moment_leaves_a_pipe_that_works(
-    handle: Handle, clock: Clock, way: str, fate: Fate, cancel: Fate, timeout: float | None, expected: object
+    handle: Handle,
+    clock: Clock,
+    at_each_moment: AtEachMoment,
+    way: str,
+    fate: Fate,
+    cancel: Fate,
+    timeout: float | None,
+    expected: object,
 ) -> None:
     made = []
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    def run(call_with_event: Callable[[Callable[[], object], Callable[[], object]], object]) -> None:
+    def run(call_with_event: CallWithEvent) -> None:
         fresh = type(handle)(clock)
         made.append(fresh)
         pipe = Pipe(fresh, r"\\.\pipe\x", Peer(None, None))

@@ -90,23 +90,28 @@ class Listener(Waiting):
             except OSError:
                 if len(self._instances) == 1:
                     raise
-            with self._gate:
-                self._check()
-                self._instances.remove(handle)
-            if peer:
-                return Pipe(handle, self.path, peer)
-            handle.close()
+            try:
+                with self._gate:
+                    self._check()
+                    self._instances.remove(handle)
+                if peer:
+                    return Pipe(handle, self.path, peer)
+                handle.close()
+            except BaseException:
+                if handle not in self._instances:
+                    handle.close()
+                raise
 
     def _connected(self, deadline: float | None) -> Handle:
         """An instance whose wait for a client has come to its end."""
         with self._gate:
             self._check()
-            lanes = [handle.reading for handle in self._instances]
-        lane = self._wait(lambda seconds: self._kernel.wait_any(lanes, seconds), deadline)
+            lanes = {handle.reading: handle for handle in self._instances}
+        lane = self._wait(lambda seconds: self._kernel.wait_any([*lanes], seconds), deadline)
         self._check()
-        if lane in (None, True):
+        if lane is None or isinstance(lane, bool):
             raise self._late()
-        return next(handle for handle in self._instances if handle.reading is lane)
+        return lanes[lane]
 
     def _arrived(self, handle: Handle) -> bool:
         """Whether there is a client at the other end; if not, wait for one again."""
