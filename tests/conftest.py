@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,16 @@ def wine() -> bool:
 
 def _is_wine() -> bool:
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
+@pytest.fixture(scope="session")
+def peers() -> str:
+    """A Python that has derivepassphrase: of the environment whose bin folder PAGEANTRY_PEERS names, or this one."""
+    folder = os.environ.get("PAGEANTRY_PEERS")
+    python = shutil.which("python", path=folder) if folder else sys.executable
+    if not python or subprocess.run([python, "-c", "import derivepassphrase"], capture_output=True).returncode:
+        pytest.skip("PAGEANTRY_PEERS names no environment with derivepassphrase, and this one has none")
+    return python
 
 
 #: How long a program may take at a terminal, in seconds.
