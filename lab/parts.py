@@ -192,8 +192,11 @@ def make(directory: str, name: str, how: Callable[[str], None], its_mark: str) -
     there, new = os.path.join(directory, name), os.path.join(directory, f"new-{name}")
     shutil.rmtree(new, ignore_errors=True)
     os.mkdir(new)
-    how(new)
-    with open(os.path.join(new, "mark"), "w", encoding="ascii") as file:
-        file.write(its_mark)
-    shutil.rmtree(there, ignore_errors=True)
-    os.rename(new, there)
+    try:
+        how(new)
+        with open(os.path.join(new, "mark"), "w", encoding="ascii") as file:
+            file.write(its_mark)
+        shutil.rmtree(there, ignore_errors=True)
+        os.rename(new, there)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
