@@ -84,10 +84,15 @@ CREATE_PIPE_INSTANCE = 4
 def descriptor(pipe: Pipe) -> str:
     """Owner and access of a pipe, in Windows' own notation."""
     found, text = c_void_p(), c_void_p()
-    handle = pipe._handle.handle
-    assert get_security(handle, KERNEL_OBJECT, OWNER | DACL, None, None, None, None, byref(found)) == 0
+    assert get_security(handle_of(pipe), KERNEL_OBJECT, OWNER | DACL, None, None, None, None, byref(found)) == 0
     assert to_text(found, 1, OWNER | DACL, byref(text), None)
     return ctypes.wstring_at(text.value or 0)
+
+
+def handle_of(pipe: Pipe) -> int:
+    handle = pipe._handle
+    assert isinstance(handle, _kernel.Handle)
+    return handle.handle
 
 
 def sid(text: str) -> str:
@@ -163,8 +168,10 @@ def test_clients_on_other_computers_are_rejected(name: str, listener: Listener, 
 
 def test_no_child_inherits_a_handle(name: str, listener: Listener, ends: tuple[Pipe, Pipe]) -> None:
     client, server = ends
+    assert isinstance(listener._kernel, _kernel.Waker)
     values = [listener._kernel._event]
     for handle in (client._handle, server._handle, *listener._instances):
+        assert isinstance(handle, _kernel.Handle)
         values += [handle.handle, handle.reading._event, handle.writing._event]
     flags = DWORD(0xFF)
     for value in values:
@@ -229,7 +236,7 @@ def test_a_server_may_learn_who_its_client_is_but_not_act_as_it(ends: tuple[Pipe
     client.sendall(b"x")
     assert server.recv(1) == b"x"
     token, level = HANDLE(), DWORD(99)
-    assert impersonate(server._handle.handle)
+    assert impersonate(handle_of(server))
     try:
         assert thread_token(this_thread(), TOKEN_QUERY, True, byref(token))
     finally:
