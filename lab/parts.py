@@ -30,7 +30,7 @@ PROGRAMS = {  # and the Debian packages they are in
 }
 HERE = os.path.join(ROOT, "lab")
 PYTHON_DLL = f"python{sys.version_info[0]}{sys.version_info[1]}"
-PUTTY = ("pageant", "plink", "puttygen")
+PUTTY = ("pageant", "plink")  # puttygen for Windows is a window without a command line
 
 
 class NoLab(Exception):
@@ -79,8 +79,9 @@ def make_python(to: str) -> None:
     must(fetch("fetch Python", *install, "--target", fetched, "--requirement", os.path.join(HERE, "python.txt")))
     os.mkdir(dlls)
     for dll in os.scandir(os.path.join(fetched, "deploy_libs")):
-        # Windows' own DLLs are Wine's; a t after the version means a Python without the global lock.
-        if not re.match(r"api-ms-win-|.*\.cp\d+t-", dll.name):
+        # Windows' own DLLs are Wine's. Python can do without _wmi, which calls what Wine 8 lacks. A t after the version
+        # is for Pythons without the global lock.
+        if not re.match(r"api-ms-win-|_wmi\.|.*\.cp\d+t-", dll.name):
             place = to if re.match("(?i)python|vcruntime", dll.name) else dlls
             os.rename(dll.path, os.path.join(place, dll.name))
     shutil.rmtree(fetched)
@@ -191,8 +192,11 @@ def make(directory: str, name: str, how: Callable[[str], None], its_mark: str) -
     there, new = os.path.join(directory, name), os.path.join(directory, f"new-{name}")
     shutil.rmtree(new, ignore_errors=True)
     os.mkdir(new)
-    how(new)
-    with open(os.path.join(new, "mark"), "w", encoding="ascii") as file:
-        file.write(its_mark)
-    shutil.rmtree(there, ignore_errors=True)
-    os.rename(new, there)
+    try:
+        how(new)
+        with open(os.path.join(new, "mark"), "w", encoding="ascii") as file:
+            file.write(its_mark)
+        shutil.rmtree(there, ignore_errors=True)
+        os.rename(new, there)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

@@ -105,9 +105,11 @@ def environment(prefix: str, display: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     if "PYTHONDONTWRITEBYTECODE" in os.environ:
         kept["PYTHONDONTWRITEBYTECODE"] = "1"
-    wine = {"WINEPREFIX": prefix, "WINEARCH": "win64", "WINEDEBUG": "-all", "HOME": prefix, "DISPLAY": display}
+    # What crashes shall end: Wine's debugger would wait for somebody.
+    wine = {"WINEPREFIX": prefix, "WINEARCH": "win64", "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "winedbg.exe="}
     windows = {"WINEPATH": rf"{lab}\python;{lab}\putty", "PYTHONPYCACHEPREFIX": rf"{lab}\compiled"}
-    return kept | wine | windows | {"LC_ALL": "C.UTF-8"}  # names of files in UTF-8, and Windows' defaults for English
+    # In UTF-8 are the names of files; text is encoded as in an English Windows.
+    return kept | wine | windows | {"HOME": prefix, "DISPLAY": display, "LC_ALL": "C.UTF-8"}
 
 
 def relay(source: int, sink: int, end: IO[bytes]) -> threading.Thread:

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,16 @@ def _held() -> tuple[int, int, int]:
         return threads, count.value, 0
     ps = subprocess.run(["ps", "-A", "-o", "ppid="], capture_output=True, text=True, check=True)
     return threads, len(os.listdir("/dev/fd")), ps.stdout.split().count(str(os.getpid()))
+
+
+@pytest.fixture(scope="session")
+def peers() -> str:
+    """A Python that has derivepassphrase: of the environment whose bin folder PAGEANTRY_PEERS names, or this one."""
+    folder = os.environ.get("PAGEANTRY_PEERS")
+    python = shutil.which("python", path=folder) if folder else sys.executable
+    if not python or subprocess.run([python, "-c", "import derivepassphrase"], capture_output=True).returncode:
+        pytest.skip("PAGEANTRY_PEERS names no environment with derivepassphrase, and this one has none")
+    return python
 
 
 #: How long a program may take at a terminal, in seconds.

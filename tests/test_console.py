@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def ask(at_terminal: Callable[..., tuple[int, str]], tmp_path: Path) -> Ask:
         answers = {"Say: ": typed} if typed else {}
         status, shown = at_terminal(tmp_path / "came", json.dumps(units), typed=answers, program=PROGRAM)
         assert status == 0, shown
-        assert shown.replace("Say:", "").strip() == ""
+        assert re.sub(r"\x1b\[[0-9;]*m", "", shown).strip() == "Say:"
         result = json.loads((tmp_path / "came").read_text())
         assert result["restored"]
         assert result["typed"]
@@ -129,6 +130,27 @@ def test_without_a_console_or_a_window_nobody_is_waited_for(flags: int) -> None:
     assert nobody(flags, subprocess.DEVNULL) == (
         "Say: there is no console to ask at | run it where it can ask, or give the answer in a pipe"
     )
+
+
+HIDDEN = """
+import ctypes, msvcrt, os
+from pageantry.errors import NobodyToAsk
+from pageantry.prompts import typed
+open_ = ctypes.WinDLL("kernel32").CreateFileW
+open_.restype = ctypes.c_void_p
+os.dup2(msvcrt.open_osfhandle(open_("CONIN$", 0xC0000000, 3, None, 3, 0, None), os.O_RDWR), 0)
+try:
+    typed()
+except NobodyToAsk as error:
+    print(error)
+"""
+
+
+def test_nothing_is_read_from_a_console_that_nobody_sees() -> None:
+    command, flags = [sys.executable, "-c", HIDDEN], subprocess.CREATE_NO_WINDOW
+    done = subprocess.run(command, creationflags=flags, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"nobody sees it" in done.stdout
 
 
 @contextlib.contextmanager

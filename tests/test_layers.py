@@ -57,7 +57,7 @@ def loads(module: str, unwanted: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.split()
 
 
-@pytest.mark.parametrize("module", ["pageantry", "pageantry.client", "pageantry.discovery"])
+@pytest.mark.parametrize("module", ["pageantry", "pageantry.client", "pageantry.discovery", "pageantry.winpipe"])
 def test_a_client_starts_without_heavy_modules(module: str) -> None:
     assert loads(module, HEAVY) == []
 

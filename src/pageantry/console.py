@@ -62,7 +62,7 @@ def ask(prompt: str) -> str:
             f"{what}: what is typed in this terminal cannot be hidden, as it is no console of Windows",
             "put winpty in front of the command, use another terminal, or give the answer in a pipe",
         )
-    if not _GetConsoleWindow():  # there is none, or it was started with CREATE_NO_WINDOW
+    if not _GetConsoleWindow():  # there is none, or a program was started with CREATE_NO_WINDOW
         raise NobodyToAsk(f"{what}: there is no console to ask at")
     try:
         with _opened("CONIN$") as keyboard, _opened("CONOUT$") as screen:
@@ -98,9 +98,16 @@ def is_cygwin_terminal(handle: int | None) -> bool:
 
 
 def is_terminal(descriptor: int) -> bool:
-    """Whether a person sits behind this file descriptor. Raises OSError when it is closed."""
+    """Whether a person sits behind this file descriptor.
+
+    Raises `NobodyToAsk` for a console without a window, to read from which would take for ever; OSError when closed.
+    """
     handle = msvcrt.get_osfhandle(descriptor)
-    return is_console(handle) or is_cygwin_terminal(handle)
+    if not is_console(handle):
+        return is_cygwin_terminal(handle)
+    if not _GetConsoleWindow():
+        raise NobodyToAsk("there is a console, but nobody sees it, to answer what is to be asked")
+    return True
 
 
 @contextmanager

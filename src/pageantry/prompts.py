@@ -31,7 +31,10 @@ def secret(prompt: str) -> str:
 
 
 def typed() -> bool:
-    """Whether standard input is what a person types, and not data."""
+    """Whether standard input is what a person types, and not data.
+
+    Raises `NobodyToAsk` where it is neither: a console of Windows' that nobody sees.
+    """
     if sys.platform == "win32":  # where NUL calls itself a terminal, and the terminals of Git Bash are pipes
         from . import console
 

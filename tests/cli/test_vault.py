@@ -68,6 +68,18 @@ def vault(home: Path) -> Vault:
 
 
 @pytest.fixture
+def called(home: Path) -> Vault:
+    """As `vault`, in this very process, which is quicker by the start of one."""
+
+    def called(*words: str, stdin: str | bytes = b"") -> Done:
+        result = CliRunner().invoke(main, ["vault", *words], input=stdin)
+        assert isinstance(result.exception, (SystemExit, type(None)))
+        return Done(subprocess.CompletedProcess(words, result.exit_code, result.stdout_bytes, result.stderr_bytes))
+
+    return called
+
+
+@pytest.fixture
 def saved(home: Path) -> Callable[[], Any]:
     return lambda: json.loads((home / "vault.json").read_text(encoding="utf-8"))
 
@@ -161,8 +173,8 @@ def test_notes_are_printed_beside_it_without_escape_sequences(
         (["--agent", "a", "--ssh-agent-socket-provider", "native", "x"], "exclude each other"),
     ],
 )
-def test_wrong_usage_is_status_2_and_one_line_why(vault: Vault, words: list[str], what: str) -> None:
-    done = vault(*words, stdin="phrase")
+def test_wrong_usage_is_status_2_and_one_line_why(called: Vault, words: list[str], what: str) -> None:
+    done = called(*words, stdin="phrase")
     assert done.status == 2
     assert done.out == ""
     assert done.lines[-1].startswith("Error: ")
@@ -192,9 +204,9 @@ def test_wrong_usage_is_status_2_and_one_line_why(vault: Vault, words: list[str]
     ],
 )
 def test_what_cannot_be_done_is_status_1_one_line_why_and_one_line_what_to_do(
-    vault: Vault, words: list[str], stdin: str | bytes, what: str
+    called: Vault, words: list[str], stdin: str | bytes, what: str
 ) -> None:
-    done = vault(*words, stdin=stdin)
+    done = called(*words, stdin=stdin)
     assert done.status == 1
     assert done.out == ""
     assert len(done.lines) == 2

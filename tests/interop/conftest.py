@@ -38,7 +38,7 @@ def program(name: str) -> str:
 @pytest.fixture(scope="session")
 def short_directory() -> Iterator[Path]:
     """Sockets' paths are short, and pytest's are not."""
-    directory = Path(tempfile.mkdtemp(prefix="pgt", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="pgt", dir=None if sys.platform == "win32" else "/tmp"))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -179,9 +179,15 @@ def forwarded(directory: Path, key: Path) -> Iterator[Path]:
     shutil.rmtree(base, ignore_errors=True)
 
 
+def skip_without_sockets() -> None:
+    if sys.platform == "win32":
+        pytest.skip("agents on UNIX sockets; test_windows_agents.py has those on pipes")
+
+
 @pytest.fixture(scope="session", params=AGENTS)
 def agent(request: pytest.FixtureRequest, short_directory: Path, key_files: dict[str, Path]) -> Iterator[Path]:
     """The socket of a real agent that holds the Ed25519 and the RSA key."""
+    skip_without_sockets()
     start = {"openssh": openssh, "pageant": pageant, "gpg-agent": gpg_agent}.get(request.param)
     with start(short_directory) if start else forwarded(short_directory, key_files["ed25519"]) as address:
         assert stat.S_ISSOCK(address.stat().st_mode)
@@ -194,6 +200,7 @@ def agent(request: pytest.FixtureRequest, short_directory: Path, key_files: dict
 @pytest.fixture
 def fresh_agent(tmp_path: Path) -> Iterator[Path]:
     """OpenSSH's agent, empty, for a test that changes it."""
+    skip_without_sockets()
     directory = Path(tempfile.mkdtemp(prefix="pgt", dir="/tmp"))
     with openssh(directory) as address:
         yield address
@@ -208,7 +215,8 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         *arguments: str, sock: Path | str | None = None, given: str = "", **environ: str
     ) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.endswith("_AUTH_SOCK")}
-        clean |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PAGEANTRY_HOME": str(tmp_path / "settings")}
+        clean |= dict.fromkeys(("HOME", "USERPROFILE", "XDG_RUNTIME_DIR"), str(tmp_path))
+        clean |= {"PAGEANTRY_HOME": str(tmp_path / "settings")}
         if sock is not None:
             clean["SSH_AUTH_SOCK"] = str(sock)
         return subprocess.run(

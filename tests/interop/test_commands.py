@@ -12,10 +12,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pageantry import PublicKey
+from pageantry import PublicKey, winpipe
 from pageantry.constraints import Confirm, Lifetime
 from pageantry.keys.signatures import verify
 from pageantry.messages import AddIdentityConstrained, decode
@@ -141,7 +142,7 @@ def test_a_key_of_no_agent_is_said_to_lack_the_agent(run: Run, monkeypatch: pyte
 
 
 def test_key_files_serve_without_any_agent(run: Run, key_files: Keys) -> None:
-    address = f"keys:{key_files['ed25519']}:{key_files['ecdsa']}"
+    address = f"keys:{key_files['ed25519']}{os.pathsep}{key_files['ecdsa']}"
     listed = json.loads(run("keys", "--json", "--agent", address).stdout)
     assert [one["comment"] for one in listed] == ["ed25519", "ecdsa"]
     done = run("sign", "2", "--raw", "--agent", address, given="data")
@@ -186,8 +187,8 @@ def test_lifetime_and_confirmation_are_passed_on(
     run: Run, short_directory: Path, key_files: Keys, time: str, seconds: int
 ) -> None:
     asked: list[bytes] = []
-    with fake_agent(short_directory / "fake", b"\0\0\0\1\6", asked) as address:
-        done = run("add", "-c", "-t", time, str(key_files["ed25519"]), "--agent", str(address))
+    with fake_agent(short_directory, b"\0\0\0\1\6", asked) as address:
+        done = run("add", "-c", "-t", time, str(key_files["ed25519"]), "--agent", address)
     assert done.returncode == 0, done.stderr
     message = decode(asked[0][4:])
     assert isinstance(message, AddIdentityConstrained)
@@ -354,8 +355,8 @@ def test_a_bad_certificate_beside_a_key_adds_nothing(
 def test_a_broken_agent_is_said_in_two_lines(
     run: Run, short_directory: Path, reply: bytes, word: str, command: tuple[str, ...]
 ) -> None:
-    with fake_agent(short_directory / "fake", reply) as address:
-        what, hint = failed(run(*command, "--agent", str(address), given="data"))
+    with fake_agent(short_directory, reply) as address:
+        what, hint = failed(run(*command, "--agent", address, given="data"))
     assert word in what
     assert hint.strip()
 
@@ -363,39 +364,52 @@ def test_a_broken_agent_is_said_in_two_lines(
 def test_a_key_type_that_looks_like_markup_is_shown_as_it_is(run: Run, short_directory: Path) -> None:
     blob = b"\0\0\0\6[/foo]"
     reply = b"\x0c\0\0\0\1" + len(blob).to_bytes(4, "big") + blob + b"\0\0\0\0"
-    with fake_agent(short_directory / "fake", len(reply).to_bytes(4, "big") + reply) as address:
+    with fake_agent(short_directory, len(reply).to_bytes(4, "big") + reply) as address:
         for command in (("keys",), ("agents",)):
-            done = run(*command, "--agent", str(address))
+            done = run(*command, "--agent", address)
             assert done.returncode == 0
             assert "[/foo]" in done.stdout
 
 
 @contextlib.contextmanager
-def fake_agent(address: Path, reply: bytes, asked: list[bytes] | None = None) -> Iterator[Path]:
-    """Answers everything with `reply`, then hangs up; what it was asked is put into `asked`."""
-    assert hasattr(socket, "AF_UNIX")
-    address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(address))
+def fake_agent(directory: Path, reply: bytes, asked: list[bytes] | None = None) -> Iterator[str]:
+    """The address of one that answers everything with `reply`, then hangs up; what it was asked is put into `asked`."""
+    accept: Callable[[], Any]
+    stop: Callable[[], object]
+    if sys.platform == "win32":
+        address = f"pipe:fake-{os.getpid()}"
+        listener = winpipe.listen(address.removeprefix("pipe:"))
+        accept, stop = listener.accept, listener.close
+    else:
+        address = f"unix:{directory / 'fake'}"
+        (directory / "fake").unlink(missing_ok=True)
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(directory / "fake"))
         server.listen()
+        accept = lambda: server.accept()[0]  # noqa: E731 - a name for it in each branch
+        stop = lambda: server.shutdown(socket.SHUT_RDWR)  # noqa: E731
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection = server.accept()[0]
-                except OSError:
-                    return
-                with connection:
-                    request = connection.recv(100_000)
-                    if asked is not None:
-                        asked.append(request)
-                    connection.sendall(reply)
+    def serve() -> None:
+        while True:
+            try:
+                connection = accept()
+            except OSError:
+                return
+            with connection:
+                request = connection.recv(100_000)
+                if asked is not None:
+                    asked.append(request)
+                connection.sendall(reply)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
         yield address
-        server.shutdown(socket.SHUT_RDWR)
+    finally:
+        stop()
         thread.join()
+        if sys.platform != "win32":
+            server.close()
 
 
 def test_help_has_examples_for_every_command(run: Run) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,20 +23,15 @@ def public(path: Path) -> PublicKey:
 
 
 @pytest.fixture(scope="session")
-def derivepassphrase(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def derivepassphrase(tmp_path_factory: pytest.TempPathFactory, peers: str) -> Callable[..., str]:
     """Runs the real program with these settings for service `s`, on that agent."""
-    import sys
-
-    peers = os.environ.get("PAGEANTRY_PEERS", os.path.dirname(sys.executable))
-    found = shutil.which("derivepassphrase", path=peers)
-    if not found:
-        pytest.skip("derivepassphrase is not installed; the dependency group bench has it")
     home = tmp_path_factory.mktemp("derivepassphrase")
 
     def call(agent: Path, **settings: object) -> str:
         (home / "vault.json").write_text(json.dumps({"services": {"s": settings}}))
         environ = {**os.environ, "DERIVEPASSPHRASE_PATH": str(home), "SSH_AUTH_SOCK": str(agent)}
-        done = subprocess.run([found, "vault", "s"], env=environ, capture_output=True, text=True, timeout=60)
+        command = [peers, "-m", "derivepassphrase", "vault", "s"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

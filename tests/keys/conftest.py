@@ -39,7 +39,7 @@ class Keygen:
             stdin=None if data is not None else subprocess.DEVNULL,
             capture_output=True,
             timeout=60,
-            env={"PATH": os.environ["PATH"], "HOME": self.folder, "LC_ALL": "C"},
+            env=os.environ | {"HOME": self.folder, "LC_ALL": "C"},
         )
 
     def _make(self, kind: str) -> str:

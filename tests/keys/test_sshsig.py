@@ -125,13 +125,13 @@ def test_ssh_keygen_accepts_a_certificate_s_signature(keygen: Any, tmp_path: Pat
     path = keygen.make("ecdsa256")
     key = files.with_certificate(path, files.read(path).decrypt()[0])
     assert key is not None
-    (tmp_path / "signature").write_text(signed(key))
+    (tmp_path / "signature").write_bytes(signed(key).encode())
     done = keygen.run("-Y", "check-novalidate", "-n", "file", "-s", str(tmp_path / "signature"), data=DATA, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def check(keygen: Any, key: PrivateKey, folder: Path) -> None:
-    (folder / "signature").write_text(signed(key))
+    (folder / "signature").write_bytes(signed(key).encode())
     (folder / "allowed").write_text(f"me@here {key.public.line()}\n")
     for arguments in (
         ("verify", "-f", str(folder / "allowed"), "-I", "me@here"),

@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,3 @@ def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if subprocess.run(install, cwd=folder, timeout=100, capture_output=True).returncode:
         pytest.skip("npm cannot install the package vault here")
     return folder / "node_modules"
-
-
-@pytest.fixture(scope="session")
-def peers() -> str:
-    """A Python that has derivepassphrase: of the environment whose bin folder PAGEANTRY_PEERS names, or this one."""
-    folder = os.environ.get("PAGEANTRY_PEERS")
-    python = shutil.which("python", path=folder) if folder else sys.executable
-    if not python or subprocess.run([python, "-c", "import derivepassphrase"], capture_output=True).returncode:
-        pytest.skip("PAGEANTRY_PEERS names no environment with derivepassphrase, and this one has none")
-    return python

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -13,8 +15,10 @@ from pageantry.winpipe import Peer, Pipe, _client, _server, _stream
 
 #: What a test has happen at some moment: it may complete, close, or raise.
 Event = Callable[[], object] | None
-
-GONE = BrokenPipeError(errno.EPIPE, "gone")
+#: Makes a call and has an event happen in it; what it returns or raises is that of the call.
+CallWithEvent = Callable[[Callable[[], object], Callable[[], object]], object]
+#: Runs a test for each moment. How many there were.
+AtEachMoment = Callable[[Callable[[CallWithEvent], None]], int]
 
 
 class Clock:
@@ -36,8 +40,9 @@ class Lane:
     `starts` says what becomes of the operations to come: bytes are there (to read) or their number is (to write) at
     once, an error is raised; None, or when there is nothing more: it stays under way until a test calls `end`.
     `cancels` says the same of those that are cancelled: None and nothing mean that they are.
-    `at` has the events for the moments "start" (before anything is done), "started", "wait", "cancel", "result", and
-    "told" (when the result is known, but was not returned yet); each is taken once.
+    `at` has the events for the moments "start" (before anything is done), "begun" (before its fate is known),
+    "started", "wait", "cancel", "result", and "told" (when the result is known, but was not returned yet); each is
+    taken once. `watch` is told of all moments.
     """
 
     def __init__(self, handle: Handle, clock: Clock | None) -> None:
@@ -46,11 +51,12 @@ class Lane:
         self.starts: list[bytes | int | OSError | None] = []
         self.cancels: list[bytes | int | OSError | None] = []
         self.at: dict[str, list[Event]] = {}
+        self.watch: Callable[[str], object] | None = None
         self.asked = 0
         self.taken = b""  # all that was written
-        self._operation: memoryview | bytes = b""
+        self.operation: memoryview | bytes = b""
         self._outcome: int | OSError | None = None
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
 
     def connect(self) -> bool:
         return self._start(b"")
@@ -70,7 +76,8 @@ class Lane:
         self._happen("start")
         self.handle.check(not self.handle.closed, "an operation was started on a closed handle")
         self.handle.check(not self.under_way, "two operations were under way at once")
-        self._operation, self.pending, self.under_way = operation, True, True
+        self.operation, self.pending, self.under_way = operation, True, True
+        self._happen("begun")
         fate = self.starts.pop(0) if self.starts else None
         if isinstance(fate, OSError):
             self.pending = self.under_way = False
@@ -82,39 +89,40 @@ class Lane:
 
     def end(self, fate: bytes | int | OSError | None) -> None:
         """Have the operation end: with so many bytes, an error, or as cancelled (None)."""
-        with self._changed:
+        with self.changed:
             assert self.under_way, "there is no operation that could end"
             if isinstance(fate, bytes):
-                assert isinstance(self._operation, memoryview), "nobody is reading"
-                fate = fate[: len(self._operation)]
-                self._operation[: len(fate)] = fate
+                assert isinstance(self.operation, memoryview), "nobody is reading"
+                fate = fate[: len(self.operation)]
+                self.operation[: len(fate)] = fate
                 self._outcome = len(fate)
             else:
                 self._outcome = fate
                 if isinstance(fate, int):
-                    self.taken += self._operation[:fate]
-            self._operation = b""
+                    self.taken += self.operation[:fate]
+            self.operation = b""
             self.under_way = False
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def wait(self, seconds: float | None) -> bool:
         if not self._happen("wait") and self.under_way and self.clock:
             assert seconds is not None, "this would wait for ever"
             assert self.clock.now < 10000, "this would wait, in slices, for ever"
             self.clock.sleep(seconds)
-        with self._changed:
-            return self._changed.wait_for(lambda: not self.under_way, 0 if self.clock else seconds)
+        with self.changed:
+            return self.changed.wait_for(lambda: not self.under_way, 0 if self.clock else seconds)
 
     def cancel(self) -> None:
         self._happen("cancel")
-        if self.under_way:
-            self.handle.check(not self.handle.closed, "an operation was cancelled on a closed handle")
-            self.end(self.cancels.pop(0) if self.cancels else None)
+        with self.changed:
+            if self.under_way:
+                self.handle.check(not self.handle.closed, "an operation was cancelled on a closed handle")
+                self.end(self.cancels.pop(0) if self.cancels else None)
 
     def result(self) -> int | None:
         self._happen("result")
-        with self._changed:
-            ended = self._changed.wait_for(lambda: not self.under_way, 0 if self.clock else 10)
+        with self.changed:
+            ended = self.changed.wait_for(lambda: not self.under_way, 0 if self.clock else 10)
         assert ended, "this would wait for ever"
         self.asked += 1
         self.handle.check(not self.handle.closed, "the result was asked for on a closed handle")
@@ -126,9 +134,11 @@ class Lane:
 
     def _happen(self, moment: str) -> bool:
         """Have the next event of this moment happen, if there is one."""
+        if self.watch:
+            self.watch(moment)
         if event := (self.at.get(moment) or [None]).pop(0):
             event()
-        return event is not None
+        return bool(event)
 
 
 class Handle:
@@ -156,15 +166,17 @@ class Kernel:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock
-        self.closed = 0
+        self.closed = False
+        self.faults: list[str] = []
         self.made: list[Handle] = []
         self.firsts: list[bool] = []
         self.makes: list[OSError | Event] = []
         self.at_connect: list[Event] = []
         self.at_wait: list[Event] = []
         self.at_peer: list[Event] = []
+        self.waiting = threading.Event()  # somebody does
         self._woken = False
-        self._changed = threading.Condition()
+        self.changed = threading.Condition()
 
     def make(self, first: bool) -> Handle:
         assert not self.closed
@@ -181,11 +193,12 @@ class Kernel:
 
     def wait_any(self, lanes: Sequence[_stream.Lane], seconds: float | None) -> Lane | bool:
         assert not self.closed
+        self.waiting.set()
         event = self.at_wait.pop(0) if self.at_wait else None
         if event:
             event()
-        with self._changed:
-            self._changed.wait_for(lambda: self._found(lanes) is not False, 0 if self.clock else seconds)
+        with self.changed:
+            self.changed.wait_for(lambda: self._found(lanes) is not False, 0 if self.clock else seconds)
             found = self._found(lanes)
         if found is False and self.clock and not event:
             assert seconds is not None
@@ -200,17 +213,20 @@ class Kernel:
 
     def arrive(self, number: int = -1) -> Handle:
         """Have a client connect to instance `number`, or to the first that waits for one."""
-        with self._changed:
-            waiting = [handle for handle in self.made if handle.reading.under_way and not handle.closed]
-            handle = self.made[number] if number >= 0 else waiting[0]
-            handle.reading.end(0)
-            self._changed.notify_all()
-            return handle
+        for _ in range(1000):
+            with self.changed:
+                if waiting := [handle for handle in self.made if handle.reading.under_way and not handle.closed]:
+                    handle = self.made[number] if number >= 0 else waiting[0]
+                    handle.reading.end(0)
+                    self.changed.notify_all()
+                    return handle
+                self.changed.wait(0.01)
+        raise AssertionError("no instance waits for a client")
 
     def wake(self, wake: bool) -> None:
-        with self._changed:
+        with self.changed:
             self._woken = wake
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def peer(self, handle: _stream.Handle) -> Peer:
         if self.at_peer and (event := self.at_peer.pop(0)):
@@ -218,8 +234,16 @@ class Kernel:
         return Peer(1, "S-1-5-18")
 
     def close(self) -> None:
-        assert all(handle.closed or not handle.reading.pending for handle in self.made)
-        self.closed += 1
+        if not all(handle.closed or not handle.reading.pending for handle in self.made):
+            self.faults.append("it was closed with somebody waiting for a client")
+        self.closed = True
+
+
+def gone(*ends: Handle | Kernel) -> None:
+    """See that all of these are closed, and nothing was done with them that must not be."""
+    for end in ends:
+        assert end.faults == []
+        assert end.closed
 
 
 @pytest.fixture
@@ -237,8 +261,18 @@ def handle(clock: Clock) -> Iterator[Handle]:
     """A handle with that clock; in the end it must be without fault and closed."""
     handle = Handle(clock)
     yield handle
-    assert handle.faults == []
-    assert handle.closed
+    gone(handle)
+
+
+@pytest.fixture
+def fresh(clock: Clock) -> Callable[[bool], tuple[Pipe, Handle]]:
+    """Makes a pipe and its handle, with that clock or for several threads, for tests that want many."""
+
+    def make(threads: bool) -> tuple[Pipe, Handle]:
+        handle = Handle(None if threads else clock)
+        return Pipe(handle, r"\\.\pipe\x", Peer(1, "S-1-5-18")), handle
+
+    return make
 
 
 @pytest.fixture
@@ -249,13 +283,12 @@ def pipe(handle: Handle) -> Iterator[Pipe]:
 
 
 @pytest.fixture
-def slow(request: pytest.FixtureRequest) -> Iterator[tuple[Pipe, Handle]]:
+def slow() -> Iterator[tuple[Pipe, Handle]]:
     """A pipe and its handle for several threads, in real time."""
     handle = Handle()
     with Pipe(handle, r"\\.\pipe\x", Peer(1, "S-1-5-18")) as pipe:
         yield pipe, handle
-    assert handle.faults == []
-    assert handle.closed
+    gone(handle)
 
 
 @pytest.fixture
@@ -263,9 +296,15 @@ def kernel(clock: Clock) -> Iterator[Kernel]:
     """A kernel for a listener, with that clock; in the end there is nothing left of it."""
     kernel = Kernel(clock)
     yield kernel
-    assert kernel.closed
-    assert [fault for handle in kernel.made for fault in handle.faults] == []
-    assert all(handle.closed for handle in kernel.made)
+    gone(kernel, *kernel.made)
+
+
+@pytest.fixture
+def slow_kernel() -> Iterator[Kernel]:
+    """A kernel for several threads, in real time."""
+    kernel = Kernel()
+    yield kernel
+    gone(kernel, *kernel.made)
 
 
 @pytest.fixture
@@ -279,3 +318,50 @@ def listener(kernel: Kernel) -> Iterator[_server.Listener]:
 def name() -> str:
     """A name that no pipe has."""
     return f"pageantry-test-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+@pytest.fixture
+def at_each_moment() -> AtEachMoment:
+    """Runs a test again and again, each time with its event one moment later, until the call is over before that.
+
+    A signal's handler is at work wherever Python looks for signals: at the start of functions, and after calls. A
+    profiler is told of each such place, so that here something can happen in every one of them.
+    """
+    folder = Path(_stream.__file__).parent
+
+    def run_at_each(run: Callable[[CallWithEvent], None]) -> int:
+        number, last = 0, False
+
+        def call_with_event(call: Callable[[], object], event: Callable[[], object]) -> object:
+            nonlocal last
+            count, last = 0, True
+
+            def profile(frame: FrameType, kind: str, _: object) -> None:
+                nonlocal count, last
+                if kind in ("call", "c_return", "c_exception") and Path(frame.f_code.co_filename).parent == folder:
+                    count += 1
+                    if count == number:
+                        last = False
+                        event()
+
+            sys.setprofile(profile)
+            try:
+                return call()
+            finally:
+                sys.setprofile(None)
+
+        while not last:
+            number += 1
+            run(call_with_event)
+        return number - 1
+
+    return run_at_each
+
+
+@pytest.fixture
+def others_pipes(wine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pipes that others made without a descriptor belong to us; under Wine they belong to nobody."""
+    if sys.platform == "win32" and wine:
+        from pageantry.winpipe import _security
+
+        monkeypatch.setattr(_security, "owner", lambda handle: _security.user())

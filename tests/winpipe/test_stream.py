@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from array import array
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -350,7 +351,7 @@ def test_a_deadline_holds_while_one_waits_for_a_turn(slow: tuple[Pipe, Handle], 
         pipe.settimeout(timeout)
         with pytest.raises(error):
             operate()
-        failed: list[type[Exception]] = []
+        failed: list[type[OSError]] = []
         other = threading.Thread(target=partial(fail, operate, failed))  # which does not wait in slices
         other.start()
         other.join(10)
@@ -359,10 +360,10 @@ def test_a_deadline_holds_while_one_waits_for_a_turn(slow: tuple[Pipe, Handle], 
     thread.join(10)
 
 
-def fail(call: partial[object], failed: list[type[Exception]]) -> None:
+def fail(call: Callable[[], object], failed: list[type[OSError]]) -> None:
     try:
         call()
-    except Exception as error:
+    except OSError as error:
         failed.append(type(error))
 
 

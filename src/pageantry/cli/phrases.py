@@ -147,10 +147,11 @@ def _one_of(call: Call, agent: Agent, identities: list[Identity]) -> Identity:
 
 def _answer(question: str) -> str:
     """A line from standard input."""
+    by_hand = typed()
     # Not by click.prompt: its older versions print a blank to standard output, in front of the passphrase.
     click.echo(question, nl=False, err=True)
-    line = sys.stdin.buffer.readline(1000) if sys.stdin else b""
-    if not line or not typed():
+    line = sys.stdin.buffer.readline(1000)
+    if not line or not by_hand:
         say("")  # nobody has ended the question's line
     return line.decode("utf-8", "replace").strip()
 

@@ -10,6 +10,7 @@ OpenSSH's format (its PROTOCOL.key) is read here; for PEM, and for what decipher
 from __future__ import annotations
 
 import os
+import sys
 from binascii import Error as _Base64Error
 from binascii import a2b_base64
 
@@ -118,7 +119,10 @@ def read_file(path: str) -> bytes:
     except FileNotFoundError:
         raise KeyFileError(f"{path} does not exist", "check the path of the key file") from None
     except PermissionError:
-        raise KeyFileError(f"{path} may not be read by this user", "check its owner and permissions") from None
+        what = "may not be read by this user"
+        if sys.platform == "win32":
+            what += ", or another program keeps it to itself"
+        raise KeyFileError(f"{path} {what}", "check its owner and permissions") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         if isinstance(error, KeyFileError):
             raise

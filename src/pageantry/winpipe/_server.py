@@ -46,7 +46,7 @@ class Listener(Waiting):
     def __init__(self, kernel: Kernel, path: str) -> None:
         super().__init__(path)
         self._kernel = kernel
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
         self._instances: list[Handle] = []  # each waiting for its client
         try:
             self._refill(BACKLOG)
@@ -57,32 +57,7 @@ class Listener(Waiting):
     def accept(self) -> Pipe:
         """The next client, connected. Raises TimeoutError, BlockingIOError with a timeout of 0, OSError."""
         self._check()
-        deadline = self._deadline()
-        self._take(self._turn, deadline)
-        try:
-            while True:
-                handle = self._connected(deadline)
-                try:
-                    if not self._arrived(handle):
-                        continue
-                    peer = self._kernel.peer(handle)
-                except OSError:  # it is of no use any more
-                    peer = None
-                try:
-                    self._refill(BACKLOG + 1)  # before that one is taken away, so that the name stays ours
-                except OSError:
-                    if len(self._instances) == 1:
-                        raise
-                with self._gate:
-                    self._check()
-                    self._instances.remove(handle)
-                if peer:
-                    return Pipe(handle, self.path, peer)
-                handle.close()
-        finally:
-            self._turn.release()
-            if self.closed:
-                self._dispose()
+        return self._in_turn(self._turn, self._accept)
 
     def close(self) -> None:
         """Give the name up, from any thread and any number of times; an `accept` is woken with OSError (EBADF).
@@ -93,7 +68,7 @@ class Listener(Waiting):
             if not self.closed:
                 self.closed = True
                 self._kernel.wake(True)
-        self._dispose()
+            self._dispose()
 
     def _stop_accepting(self, stop: bool) -> None:
         """End the `accept` that is under way as if its deadline had passed; and further ones, until `stop` is False."""
@@ -101,16 +76,42 @@ class Listener(Waiting):
             if not self.closed:
                 self._kernel.wake(stop)
 
+    def _accept(self, deadline: float | None) -> Pipe:
+        while True:
+            handle = self._connected(deadline)
+            try:
+                if not self._arrived(handle):
+                    continue
+                peer = self._kernel.peer(handle)
+            except OSError:  # it is of no use any more
+                peer = None
+            try:
+                self._refill(BACKLOG + 1)  # before that one is taken away, so that the name stays ours
+            except OSError:
+                if len(self._instances) == 1:
+                    raise
+            try:
+                with self._gate:
+                    self._check()
+                    self._instances.remove(handle)
+                if peer:
+                    return Pipe(handle, self.path, peer)
+                handle.close()
+            except BaseException:
+                if handle not in self._instances:
+                    handle.close()
+                raise
+
     def _connected(self, deadline: float | None) -> Handle:
         """An instance whose wait for a client has come to its end."""
         with self._gate:
             self._check()
-            lanes = [handle.reading for handle in self._instances]
-        lane = self._wait(lambda seconds: self._kernel.wait_any(lanes, seconds), deadline)
+            lanes = {handle.reading: handle for handle in self._instances}
+        lane = self._wait(lambda seconds: self._kernel.wait_any([*lanes], seconds), deadline)
         self._check()
-        if lane in (None, True):
+        if lane is None or isinstance(lane, bool):
             raise self._late()
-        return next(handle for handle in self._instances if handle.reading is lane)
+        return lanes[lane]
 
     def _arrived(self, handle: Handle) -> bool:
         """Whether there is a client at the other end; if not, wait for one again."""
@@ -135,15 +136,10 @@ class Listener(Waiting):
                 self._instances.append(handle)
 
     def _dispose(self) -> None:
-        """Give everything back, unless somebody is in `accept`, who will do it then."""
-        if not self._turn.acquire(False):
-            return
-        try:
+        if self.closed and not self._busy:
             while self._instances:
                 _hang_up(self._instances.pop())
             self._kernel.close()
-        finally:
-            self._turn.release()
 
 
 def _hang_up(handle: Handle) -> None:

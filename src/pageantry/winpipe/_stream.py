@@ -2,7 +2,10 @@
 
 Three rules carry it. An operation that was started is seen to its end, whatever happens: until then its buffer is the
 kernel's. Whoever cancels one looks at what became of it all the same, because it may have succeeded meanwhile. And
-a handle is given back only when nothing is under way on it any more, by whoever comes last.
+a handle is given back only when nobody's turn is under way on it any more, by whoever comes last.
+
+Signals' handlers may do anything at any moment, which includes to raise KeyboardInterrupt and to close what they have
+interrupted. So turns are reentrant locks: they can be released in a `finally`, whether or not they were taken.
 """
 
 from __future__ import annotations
@@ -79,7 +82,8 @@ class Waiting:
         self.path = path
         self.closed = False
         self._timeout: float | None = None
-        self._gate = threading.RLock()  # reentrant: a signal's handler may close what it interrupted
+        self._gate = threading.RLock()
+        self._busy: set[threading.RLock] = set()  # turns that are under way
 
     def settimeout(self, seconds: float | None) -> None:
         """How long each operation may take from now on, in seconds; None for ever, 0 not at all (BlockingIOError)."""
@@ -119,13 +123,34 @@ class Waiting:
             if last or self.closed:
                 return None
 
-    def _take(self, turn: threading.Lock, deadline: float | None) -> None:
-        """Take a turn, which must be released again. Raises OSError when that cannot be before `deadline`."""
-        if not turn.acquire(False) and not self._wait(
-            lambda seconds: turn.acquire(True, -1 if seconds is None else seconds), deadline
-        ):
-            self._check()
-            raise self._late()
+    def _in_turn(self, turn: threading.RLock, do: Callable[[float | None], _T]) -> _T:
+        """What `do`, given the deadline, returns when it is our turn. Raises OSError when that is not in time."""
+        deadline = self._deadline()
+        try:
+            if not turn.acquire(False) and not self._wait(
+                lambda seconds: turn.acquire(True, -1 if seconds is None else seconds), deadline
+            ):
+                self._check()
+                raise self._late()
+            if turn in self._busy:
+                raise RuntimeError("a signal's handler cannot do once more what it has interrupted")
+            try:
+                self._busy.add(turn)
+                return do(deadline)
+            finally:
+                self._busy.discard(turn)
+        finally:
+            try:
+                turn.release()
+            except RuntimeError:
+                pass  # it has not come
+            if self.closed:
+                with self._gate:
+                    self._dispose()
+
+    def _dispose(self) -> None:
+        """Give everything back, if this is closed and nobody's turn is under way; else whoever ends that will."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -163,11 +188,10 @@ class Pipe(Waiting):
         super().__init__(path)
         self.peer = peer
         self._handle = handle
-        self._reading, self._writing = threading.Lock(), threading.Lock()  # whose turn it is
+        self._reading, self._writing = threading.RLock(), threading.RLock()  # whose turn it is
         self._buffer = memoryview(b"")
         self._kept = b""  # read for somebody who was interrupted
         self._stopped: set[Lane] = set()
-        self._busy: set[Lane] = set()  # those for whose sake the handle has to stay
 
     def recv(self, size: int) -> bytes:
         """The bytes that are there, 1 to `size`, waiting for the first; b"" at the end of the stream.
@@ -175,29 +199,19 @@ class Pipe(Waiting):
         Raises TimeoutError, BlockingIOError with a timeout of 0, OSError.
         """
         size = min(_size(size), MAX_READ)
-        if not size:
-            return b""
-        deadline = self._deadline()
-        self._take(self._reading, deadline)
-        try:
+
+        def read(deadline: float | None) -> bytes:
             if len(self._buffer) < size:
                 self._buffer = memoryview(bytearray(size))
             return bytes(self._buffer[: self._read(self._buffer[:size], deadline)])
-        finally:
-            self._reading.release()
+
+        return self._in_turn(self._reading, read) if size else b""
 
     def recv_into(self, buffer: bytearray | memoryview, size: int = 0) -> int:
         """As `recv`, into `buffer`, at most `size` bytes unless that is 0: how many there were, 0 at the end."""
         view = memoryview(buffer).cast("B")
         view = view[: _size(size) or len(view)]
-        if not view:
-            return 0
-        deadline = self._deadline()
-        self._take(self._reading, deadline)
-        try:
-            return self._read(view, deadline)
-        finally:
-            self._reading.release()
+        return self._in_turn(self._reading, lambda deadline: self._read(view, deadline)) if view else 0
 
     def sendall(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`, each MiB of it in one piece. After an error nobody knows how much went.
@@ -205,16 +219,7 @@ class Pipe(Waiting):
         Raises BrokenPipeError when there is no other end any more, TimeoutError, OSError.
         """
         data = bytes(memoryview(data))
-        deadline = self._deadline()
-        self._take(self._writing, deadline)
-        try:
-            self._check()
-            for start in range(0, len(data), MAX_WRITE):
-                piece = data[start : start + MAX_WRITE]
-                while piece:
-                    piece = piece[self._operate(self._handle.writing, piece, deadline) :]
-        finally:
-            self._writing.release()
+        self._in_turn(self._writing, lambda deadline: self._write(data, deadline))
 
     def shutdown(self, how: int) -> None:
         """Close, for `how` = 2 (SHUT_RDWR); OSError (EOPNOTSUPP) for one direction alone, which pipes cannot."""
@@ -252,7 +257,6 @@ class Pipe(Waiting):
             self._dispose()
 
     def _dispose(self) -> None:
-        """Give the handle back if it is closed and nothing is under way; else whoever ends that will."""
         if self.closed and not self._busy:
             self._handle.close()
 
@@ -291,12 +295,18 @@ class Pipe(Waiting):
         view[:count], self._kept = self._kept[:count], self._kept[count:]
         return count
 
+    def _write(self, data: bytes, deadline: float | None) -> None:
+        self._check()
+        for start in range(0, len(data), MAX_WRITE):
+            piece = data[start : start + MAX_WRITE]
+            while piece:
+                piece = piece[self._operate(self._handle.writing, piece, deadline) :]
+
     def _operate(self, lane: Lane, data: memoryview | bytes, deadline: float | None) -> int:
         """Read into a memoryview, or write bytes, and see it to its end: how many. It is our turn on `lane`."""
         count: int | None = None
         try:
             with self._gate:
-                self._busy.add(lane)  # before we look, as a signal's handler may close this in the very next moment
                 self._check()
                 if lane not in self._stopped:
                     done = lane.read(data) if isinstance(data, memoryview) else lane.write(data)
@@ -313,10 +323,6 @@ class Pipe(Waiting):
                         self._kept = bytes(data[:count])
                 except (OSError, KeyboardInterrupt):
                     pass  # the first interrupt is on its way already
-            self._busy.discard(lane)
-            if self.closed:
-                with self._gate:
-                    self._dispose()
         if count is None:
             self._check()
             raise self._late()

@@ -23,6 +23,9 @@ else:
         """What stands in for Windows."""
 
         def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+            return self._fail
+
+        def _fail(self, *_: object) -> NoReturn:
             raise OSError(errno.ENOSYS, "named pipes of this kind exist on Windows only")
 
     _windows = _Elsewhere()
