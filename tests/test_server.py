@@ -188,8 +188,8 @@ def test_a_length_that_cannot_be_is_not_read(size: int) -> None:
 def test_the_largest_frame_is_taken() -> None:
     ours, theirs = socket.socketpair()
     largest = frame(bytes(MAX_MESSAGE))
-    with ours:
-        thread = threading.Thread(target=lambda: (theirs.sendall(largest), theirs.close()))
+    with ours, theirs:
+        thread = threading.Thread(target=theirs.sendall, args=(largest,))
         thread.start()
         assert server.Frames(ours).next(5) == largest
         thread.join()

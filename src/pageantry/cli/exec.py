@@ -129,7 +129,8 @@ else:
         try:
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
                 signal.signal(number, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, lambda *_: None)  # not to be ignored by programs that we start
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, lambda *_: None)  # programs that we start are not to ignore them
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1):
                 os.dup2(null, descriptor)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..endpoints import Endpoint
     from ..server import Session
 
-#: Seconds that replies are waited for whose client has ended its input.
+#: Seconds that each further reply is waited for when the input has ended.
 GRACE: Final = 2.0
 
 _CHUNK: Final = 64 * 1024
@@ -91,6 +91,7 @@ class _Standard:
                 os.set_blocking(descriptor, True)
         #: whether the session was ended although it had a reply to give
         self.given_up = False
+        self._answered = 0
         self._session = session
         self._input: Queue[bytes] = Queue(_AHEAD)
         self._done = threading.Event()
@@ -100,9 +101,13 @@ class _Standard:
         while piece := _piece():
             self._input.put(piece)
         self._input.put(b"")
-        if not self._done.wait(GRACE):
-            self.given_up = True
-            self._session.shutdown()
+        before = -1
+        while before != self._answered:
+            before = self._answered
+            if self._done.wait(GRACE):
+                return
+        self.given_up = True
+        self._session.shutdown()
 
     def recv(self, size: int) -> bytes:
         return self._input.get()
@@ -111,6 +116,7 @@ class _Standard:
         view = memoryview(data)
         while view:
             view = view[os.write(1, view) :]
+        self._answered += 1
 
     def settimeout(self, seconds: float | None) -> None:
         """Nothing."""
