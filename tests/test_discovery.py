@@ -199,6 +199,48 @@ def test_an_ssh_auth_sock_that_is_no_address_is_told_not_raised(
     assert found.error
 
 
+@pytest.mark.parametrize(
+    ("level", "reached"), [(0, "present"), (1, "present"), (2, "connects"), (3, "answers"), (None, "answers")]
+)
+def test_an_agent_on_a_port_is_found_by_its_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch, level: int | None, reached: str
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(place / "agent"))
+    script = Path(__file__).parent / "interop" / "cygwin_server.py"
+    command = [sys.executable, str(script), str(place / "agent"), ONE.hex()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            (found,) = pageantry.locate(probe=level)
+        finally:
+            server.kill()
+    assert (found.reached, found.error, found.pid) == (reached, "", None)
+    assert bool(found.owner) == (reached in ("connects", "answers") and sys.platform == "linux")
+    assert (found.identities is not None) == (reached == "answers")
+
+
+@pytest.mark.parametrize("level", [0, 2, 3])
+def test_a_file_that_is_no_agent_s_is_told_not_connected_to(
+    place: Path, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    (place / ".gnupg").mkdir()
+    (place / ".gnupg" / "S.gpg-agent.ssh").write_bytes(b"99999\n" + bytes(16))
+    (found,) = pageantry.locate(probe=level)
+    assert (found.agent, found.reached) == ("gpg-agent", None)
+    assert "names the port 99999" in found.error
+    assert found.hint
+
+
+def test_a_program_is_probed_like_any_agent() -> None:
+    lines = f"import os; [os.write(1, {ONE!r}) for _ in iter(lambda: os.read(0, 99), b'')]"
+    for level, reached in ((0, "present"), (1, "present"), (2, "connects"), (3, "answers")):
+        (found,) = pageantry.locate(f'stdio:{sys.executable} -c "{lines}"', probe=level)
+        assert (found.reached, found.error) == (reached, "")
+    (found,) = pageantry.locate("stdio:/nowhere/relay", probe=3)
+    assert "there is no program /nowhere/relay" in found.error
+
+
 def test_connect_passes_over_the_agents_that_lack_the_key(place: Path, agents: list[Fake]) -> None:
     agents += [Fake(place / "run/ssh-agent", EMPTY), Fake(place / "run/keyring/ssh", ONE)]
     with warnings.catch_warnings(), pageantry.connect(holding=ED25519) as agent:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import pageantry
-from pageantry import known, wsl
+from pageantry import known, probing, wsl
 from pageantry.endpoints import Endpoint, programs, winsock
 from pageantry.errors import Unreachable
 from pageantry.probing import Found, distinct
@@ -134,6 +134,34 @@ def test_one_process_is_one_agent_where_it_must_be(one: Found, other: Found, sam
     one.also = []
     assert len(distinct([one, other])) == 2 - same
     assert one.also == (["pageant-window"] if same else [])
+
+
+class Process:
+    """A process of Windows', as a connection has it for a peer."""
+
+    pid, account = 42, "PC\\me"
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+
+
+@pytest.mark.parametrize(
+    ("program", "stand_in"),
+    [
+        ("C:\\PuTTY\\pageant.exe", ""),
+        ("C:\\PuTTY\\PAGEANT.EXE", ""),
+        ("C:\\pageant64.exe", ""),
+        ("C:\\KeePass\\KeePass.exe", "KeePass"),
+        ("C:\\GnuPG\\bin\\gpg-agent.exe", "gpg-agent"),
+        ("", ""),
+    ],
+)
+def test_who_stands_in_for_pageant_is_called_by_its_name_and_asked_on_request_alone(
+    program: str, stand_in: str
+) -> None:
+    assert probing._stand_in(found("Pageant", 42, None), Process(program)) == stand_in
+    assert probing._stand_in(found("gpg-agent", 42, None, "assuan"), Process(program)) == ""
+    assert probing._stand_in(found("Pageant", 42, None), None) == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="WSL is Linux")
