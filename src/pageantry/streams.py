@@ -11,7 +11,7 @@ import sys
 from time import monotonic
 
 from . import client, requests
-from .errors import BadReply
+from .errors import AgentError, BadReply
 from .winpipe._worker import Worker
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
             """See `client.exchange`. `deadline` is a time of the loop's."""
 
         def close(self) -> asyncio.Future[None]:
-            """Close it, and end an `exchange` that is under way; the future is done when it is closed."""
+            """Close it, and end an `exchange` that is under way; the future, not to be cancelled, is for the end."""
 
 
 #: Bytes that a socket's stream has room for, as long as no reply is longer.
@@ -57,7 +57,8 @@ class Socket(asyncio.BufferedProtocol):
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
-        self._reply: asyncio.Future[tuple[bytes, bool]] | None = None
+        self._reply: asyncio.Future[tuple[bytes, bool]] = self._loop.create_future()
+        self._reply.cancel()  # as nobody waits for one yet
         self._buffer = memoryview(bytearray(_BUFFER))
         self._filled = 0  # how much of that is part of a reply that is not whole yet
         self._deadline = self._timeout = 0.0
@@ -86,11 +87,16 @@ class Socket(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         self._timer = None
-        if self._reply and not self._reply.done():
-            if self._loop.time() < self._deadline:  # that of a later request than the timer was set for
-                self._watch()
-            else:
-                self._reply.set_exception(requests.late(self._address, self._timeout))
+        if self._loop.time() >= self._deadline:
+            self._fail(requests.late(self._address, self._timeout))
+        elif not self._reply.done():  # it is that of a later request than the timer was set for
+            self._watch()
+
+    def _fail(self, error: AgentError) -> None:
+        """Raise this where the reply is waited for; where it is not any more, nobody needs to hear of it."""
+        if not self._reply.done():
+            self._reply.set_exception(error)
+            self._reply.exception()
 
     def connection_made(self, transport: Any) -> None:
         """Of asyncio's: the way out is there."""
@@ -102,14 +108,14 @@ class Socket(asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         """Of asyncio's: something came."""
-        if self._reply is None or self._reply.done():
+        if self._reply.done():
             self.close()  # nobody has asked: it would be taken for the next reply
             return
         self._filled += count
         try:
             more = requests.missing(self._buffer[: self._filled], self._address)
         except BadReply as error:
-            self._reply.set_exception(error)
+            self._fail(error)
             return
         end = self._filled + more
         if more <= 0:
@@ -125,11 +131,9 @@ class Socket(asyncio.BufferedProtocol):
         self.lost = True
         if self._timer:
             self._timer.cancel()
-        if self._reply and not self._reply.done():
-            reason = error if isinstance(error, OSError) else None
-            self._reply.set_exception(requests.hung_up(self._address, reason, midway=self._filled > 0))
-        if not self._closed.done():  # by somebody who waited for it, and was cancelled
-            self._closed.set_result(None)
+        reason = error if isinstance(error, OSError) else None
+        self._fail(requests.hung_up(self._address, reason, midway=self._filled > 0))
+        self._closed.set_result(None)
 
 
 class Blocking:

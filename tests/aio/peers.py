@@ -79,6 +79,7 @@ class Peers:
     def __init__(self, way: Way, *scripts: Script) -> None:
         self._way, self._scripts = way, list(scripts)
         self.threads: list[threading.Thread] = []
+        self.connections: list[socket.socket] = []
         self.callers: set[threading.Thread] = set()
         self.open = threading.Event()  # cleared, it keeps everybody waiting who connects
         self.open.set()
@@ -87,6 +88,7 @@ class Peers:
         self.callers.add(threading.current_thread())
         assert self.open.wait(10)
         ours, theirs = socket.socketpair()
+        self.connections.append(ours)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         self.threads.append(threading.Thread(target=self._serve, args=(script, theirs)))
         self.threads[-1].start()
@@ -112,6 +114,13 @@ async def client(way: Way, *scripts: Script, timeout: float | None = 5) -> Async
     await peers.all_gone()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until this is so."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def workers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "pageantry"]
 
@@ -121,16 +130,19 @@ def descriptors() -> int:
 
 
 def run(test: Test) -> None:
-    """Run it in a loop of its own; no task, thread or descriptor may be left."""
+    """Run it in a loop of its own; no task, thread, descriptor or error that nobody has seen may be left."""
     before = descriptors()
+    unseen: list[object] = []
 
     async def all_of_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
         await asyncio.wait_for(test(), 60)
         await no_threads()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(all_of_it())
     gc.collect()
+    assert unseen == []
     assert descriptors() <= before
 
 

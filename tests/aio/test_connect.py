@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 import pageantry
-from pageantry import SignFlags, aio, discovery
+from pageantry import PublicKey, SignFlags, aio, discovery, streams
 from pageantry.endpoints import Endpoint
-from pageantry.errors import BadReply, Disconnected, Refused, Unreachable
+from pageantry.errors import BadReply, Disconnected, NoSuchKey, Refused, Unreachable
 from pageantry.messages import SignResponse, frame
+from pageantry.wire import Writer
 
-from .peers import ED25519, SIGNATURE, WAYS, Peers, Way, always, answer, at_every_wait, client, no_threads, run
+from .peers import ED25519, SIGNATURE, WAYS, Peers, Way, always, answer, at_every_wait, client, no_threads, run, until
 
 
 @pytest.fixture
@@ -38,8 +39,10 @@ def test_connect_is_awaited_or_used_in_a_with(peers: Peers) -> None:
             assert len(await agent.identities()) == 1
         with pytest.raises(Disconnected, match="closed"):
             await agent.identities()
+        with pytest.raises(NoSuchKey):
+            await aio.connect("unix:/fake", holding=PublicKey(bytes(Writer().text("another").raw(b"key"))))
         await peers.all_gone()
-        assert len(peers.threads) == 2  # the connection on which the key was looked for is used further
+        assert len(peers.threads) == 3  # the connection on which the key was looked for is used further
 
     run(test)
 
@@ -127,11 +130,26 @@ def test_a_connection_that_is_there_after_its_loop_is_closed(way: Way) -> None:
     async def test() -> None:
         agent = aio.Client(peers.connect, "unix:/fake", 5)
         asyncio.ensure_future(agent.identities())  # noqa: RUF006 - it is cancelled by the end of the loop
-        await asyncio.sleep(0.05)
+        await until(lambda: peers.callers)
 
     asyncio.run(test())
     peers.open.set()
+    run(no_threads)
+    assert len(peers.connections) == 1
     run(peers.all_gone)
+
+
+def test_a_connection_that_the_loop_does_not_take_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> streams.Socket:
+        raise RuntimeError("no")
+
+    async def test() -> None:
+        monkeypatch.setattr(streams, "Socket", fail)
+        async with client(WAYS[0], always) as agent:
+            with pytest.raises(RuntimeError, match="no"):
+                await agent.identities()
+
+    run(test)
 
 
 def test_any_agent_can_be_awaited() -> None:
@@ -199,8 +217,7 @@ def test_a_cancelled_call_that_was_not_begun_is_not_made() -> None:
     async def test() -> None:
         async with aio.Agent(Slow()) as agent:  # type: ignore[arg-type]
             tasks = [asyncio.ensure_future(agent.lock(b"%d" % number)) for number in range(3)]
-            while not made:
-                await asyncio.sleep(0.001)
+            await until(lambda: made)
             for task in tasks[:2]:
                 task.cancel()
             await asyncio.sleep(0)

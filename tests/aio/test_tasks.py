@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -31,6 +34,7 @@ from .peers import (
     read_request,
     run,
     silent,
+    until,
 )
 
 
@@ -56,20 +60,34 @@ def test_tasks_share_a_client_without_mixing_their_replies(way: Way) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("act", ["identities", "bind", "query", "verify"])
-def test_a_request_can_be_cancelled_at_every_wait(way: Way, act: str) -> None:
+async def fail(agent: aio.Client) -> None:
+    with pytest.raises(BadReply):
+        await agent.lock(b"x")
+
+
+async def sign_badly(agent: aio.Client) -> None:
+    with pytest.raises(BadReply):
+        await agent.sign(ED25519, b"data", verify=True)
+
+
+ACTS: dict[str, Callable[[aio.Client], Coroutine[object, object, object]]] = {
+    "a list": lambda agent: agent.identities(),
+    "a query": lambda agent: agent.query(),
+    "a session to bind": lambda agent: agent.extension(SessionBind.name, BIND),
+    "a broken reply": fail,
+    "a signature to verify": sign_badly,
+}
+
+
+@pytest.mark.parametrize("make", ACTS.values(), ids=ACTS)
+def test_a_request_can_be_cancelled_at_every_wait(
+    way: Way, make: Callable[[aio.Client], Coroutine[object, object, object]]
+) -> None:
+    replies = {11: LIST, 13: frame(SignResponse(SIGNATURE).payload()), 22: b"\0\0\0\0", 27: DONE}
+
     def script(peer: socket.socket) -> None:
         while request := read_request(peer):
-            peer.sendall({11: LIST, 13: frame(SignResponse(SIGNATURE).payload()), 27: DONE}[request[0]])
-
-    async def make(agent: aio.Client) -> object:
-        if act == "verify":
-            with pytest.raises(BadReply):
-                await agent.sign(ED25519, b"data", verify=True)
-            return None
-        if act == "bind":
-            return await agent.extension(SessionBind.name, BIND)
-        return await (agent.query() if act == "query" else agent.identities())
+            peer.sendall(replies[request[0]])
 
     async def test() -> None:
         peers = Peers(way, script)
@@ -103,7 +121,7 @@ def test_a_cancelled_wait_for_ones_turn_holds_up_nobody(way: Way) -> None:
     async def test() -> None:
         async with client(way, silent, always) as agent:
             first = asyncio.ensure_future(agent.identities())
-            await asyncio.sleep(0.05)
+            await until(lambda: agent._stream)
             others = [asyncio.ensure_future(agent.identities()) for _ in range(3)]
             await asyncio.sleep(0)
             for task in (others[0], first, others[1]):
@@ -118,16 +136,32 @@ def test_a_cancelled_wait_for_ones_turn_holds_up_nobody(way: Way) -> None:
 
 def test_closing_ends_a_request_that_another_task_has_under_way(way: Way) -> None:
     async def test() -> None:
-        async with client(way, silent, timeout=30) as agent:
+        peers = Peers(way, silent)
+        async with aio.Client(peers.connect, "unix:/fake", 30) as agent:
             tasks = [asyncio.ensure_future(agent.identities()) for _ in range(2)]
-            await asyncio.sleep(0.05)
+            await until(lambda: agent._stream)
             await agent.close()
+            assert [connection.fileno() for connection in peers.connections] == [-1]
             for task in tasks:
                 with pytest.raises(Disconnected):
                     await task
             with pytest.raises(Disconnected, match="closed"):
                 await agent.identities()
             await agent.close()
+        await peers.all_gone()
+
+    run(test)
+
+
+def test_what_was_closed_is_not_kept_in_memory_until_its_deadline(way: Way) -> None:
+    async def test() -> None:
+        async with client(way, always, timeout=3600) as agent:
+            await agent.identities()
+            assert agent._stream is not None
+            stream = weakref.ref(agent._stream)
+        await no_threads()
+        gc.collect()
+        assert stream() is None
 
     run(test)
 
@@ -139,7 +173,7 @@ def test_a_connection_that_comes_after_the_client_was_closed_is_closed_too(way: 
     async def test() -> None:
         agent = aio.Client(peers.connect, "unix:/fake", 5)
         asking = asyncio.ensure_future(agent.identities())
-        await asyncio.sleep(0.05)
+        await until(lambda: peers.callers)
         await agent.close()
         peers.open.set()
         with pytest.raises(Disconnected, match="closed"):
@@ -168,9 +202,7 @@ def test_a_bound_connection_that_is_lost_while_idle_is_not_replaced() -> None:
     async def test() -> None:
         async with client(WAYS[0], answer(DONE), always) as agent:
             await agent.extension(SessionBind.name, BIND)
-            assert agent._stream is not None
-            while not agent._stream.lost:
-                await asyncio.sleep(0.001)
+            await until(lambda: agent._stream and agent._stream.lost)
             with pytest.raises(Disconnected, match="bound"):
                 await agent.identities()
 

@@ -59,11 +59,12 @@ async def in_thread(name: str, call: Callable[[], _T], discard: Callable[[_T], o
     future = worker.start(call, discard)
     worker.end()
     try:
-        return await asyncio.shield(future)
+        await asyncio.wait([future])
     except asyncio.CancelledError:
         if discard:
             future.add_done_callback(lambda done: _discard(done, discard))
         raise
+    return future.result()
 
 
 def _work(jobs: SimpleQueue[Any]) -> None:
@@ -92,6 +93,7 @@ def _settle(future: asyncio.Future[Any], result: object, error: BaseException | 
         future.set_result(result)
     else:
         future.set_exception(error)
+        future.exception()  # so that nobody need hear of it where nobody waits for it any more
 
 
 def _discard(done: asyncio.Future[_T], discard: Callable[[_T], object]) -> None:
