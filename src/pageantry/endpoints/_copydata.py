@@ -136,13 +136,9 @@ class Target:
                 self._send(name, seconds)
                 head = ctypes.string_at(view, 4)
                 size = int.from_bytes(head, "big")
-                if not 0 < size <= MAX_FRAME - 4:
-                    raise BadReply(
-                        f"Pageant's window announced a reply of {size} bytes; it can be 1 to {MAX_FRAME - 4}"
-                    )
-                give(
-                    head + ctypes.string_at(view + 4, size)
-                )  # first, as the rest takes as long as the way to its reader
+                if not 0 < size <= _MAX_REPLY:
+                    raise BadReply(f"Pageant's window announced a reply of {size} bytes; it can be 1 to {_MAX_REPLY}")
+                give(head + ctypes.string_at(view + 4, size))  # before the rest, which nobody need wait for
             finally:
                 _UnmapViewOfFile(view)
         finally:
