@@ -93,10 +93,9 @@ class Socket(asyncio.BufferedProtocol):
             self._watch()
 
     def _fail(self, error: AgentError) -> None:
-        """Raise this where the reply is waited for; where it is not any more, nobody needs to hear of it."""
+        """Raise this where the reply is waited for, if anybody does."""
         if not self._reply.done():
             self._reply.set_exception(error)
-            self._reply.exception()
 
     def connection_made(self, transport: Any) -> None:
         """Of asyncio's: the way out is there."""
