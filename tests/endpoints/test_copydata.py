@@ -92,6 +92,7 @@ def serve() -> Iterator[Callable[..., Fake]]:
             return Fake(process)
 
         yield start
+    wait_for(lambda: not _copydata.windows())
 
 
 def opened(timeout: float | None = 20) -> Client:
