@@ -1,9 +1,10 @@
 """How fast pageantry is, as ratios to what was measured beside it: `uv run --group bench bench/run.py`.
 
-Three questions: how many lists of keys a client gets from a real ssh-agent in a second; how long, and with how much
-memory, `vault -p` takes from start to passphrase; what importing costs. Rounds of all candidates are interleaved, so
-that whatever else the machine does falls on all of them; figures are medians. `--json` prints an array of objects with
-`subject`, `candidate`, `value`, `unit`, and, where there is a bar, `ratio`, `bar` and `met`.
+Three questions: how many lists of keys a client gets from a real ssh-agent in a second, blocking and on an event loop;
+how long, and with how much memory, `vault -p` takes from start to passphrase; what importing costs. Rounds of all
+candidates are interleaved, so that whatever else the machine does falls on all of them; figures are medians. `--json`
+prints an array of objects with `subject`, `candidate`, `value`, `unit`, and, where there is a bar, `ratio`, `bar` and
+`met`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from report import Result, give, options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 assert sys.platform != "win32", "ssh-agent and derivepassphrase's client for it are measured on UNIX"
 
@@ -92,21 +93,46 @@ def raw_loop(path: str, stack: ExitStack) -> Callable[[int], None]:
     return calls
 
 
-def asyncssh_client(path: str, stack: ExitStack) -> Callable[[int], None]:
-    """One event loop and one connection for all calls."""
-    import asyncssh
-
-    loop = asyncio.new_event_loop()
-    stack.callback(loop.close)
-    client = loop.run_until_complete(asyncssh.connect_agent(path))
-    stack.callback(lambda: loop.run_until_complete(client.wait_closed()))
-    stack.callback(client.close)
+def on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], Awaitable[object]]) -> Callable[[int], None]:
+    """A function that has this loop make this call so many times."""
 
     async def calls(count: int) -> None:
         for _ in range(count):
-            await client.get_keys()
+            await call()
 
     return lambda count: loop.run_until_complete(calls(count))
+
+
+def asyncio_clients(path: str, stack: ExitStack) -> dict[str, Callable[[int], None]]:
+    """As `list_clients`, on an event loop."""
+    import asyncssh
+
+    import pageantry
+
+    loop = asyncio.new_event_loop()
+    stack.callback(loop.close)
+
+    async def opened() -> pageantry.aio.Agent:
+        return await pageantry.aio.connect(f"unix:{path}")
+
+    reader, writer = loop.run_until_complete(asyncio.open_unix_connection(path))
+    stack.callback(lambda: loop.run_until_complete(writer.wait_closed()))
+    stack.callback(writer.close)
+    ours = loop.run_until_complete(opened())
+    stack.callback(lambda: loop.run_until_complete(ours.close()))
+    theirs = loop.run_until_complete(asyncssh.connect_agent(path))
+    stack.callback(lambda: loop.run_until_complete(theirs.wait_closed()))
+    stack.callback(theirs.close)
+
+    async def raw() -> None:
+        writer.write(b"\x00\x00\x00\x01\x0b")
+        await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+
+    return {
+        "raw stream loop": on_loop(loop, raw),
+        "pageantry.aio": on_loop(loop, ours.identities),
+        "asyncssh": on_loop(loop, theirs.get_keys),
+    }
 
 
 def list_clients(path: str, stack: ExitStack) -> dict[str, Callable[[int], None]]:
@@ -125,31 +151,31 @@ def list_clients(path: str, stack: ExitStack) -> dict[str, Callable[[int], None]
         "pageantry": repeated(ours.identities),
         # paramiko lists only in its constructor: this is what that does, without the connecting
         "paramiko": repeated(partial(agent._connect, agent._conn)),
-        "asyncssh": asyncssh_client(path, stack),
+        "asyncssh": asyncio_clients(path, stack)["asyncssh"],
         "derivepassphrase": repeated(deriver.list_keys),
     }
 
 
-def measure_lists(path: str, rounds: int, count: int) -> list[Result]:
+def measure_lists(
+    subject: str, clients: dict[str, Callable[[int], None]], ours: str, rounds: int, count: int
+) -> list[Result]:
     """Lists per second, and our share of each other candidate's."""
     rates: dict[str, list[float]] = {}
-    with ExitStack() as stack:
-        clients = list_clients(path, stack)
-        gc.collect()
-        gc.freeze()  # what the peers have imported is no burden for the others
-        for client in clients.values():
+    gc.collect()
+    gc.freeze()  # what the peers have imported is no burden for the others
+    for client in clients.values():
+        client(count)
+    for _ in range(rounds):
+        for name, client in clients.items():
+            started = time.perf_counter()
             client(count)
-        for _ in range(rounds):
-            for name, client in clients.items():
-                started = time.perf_counter()
-                client(count)
-                rates.setdefault(name, []).append(count / (time.perf_counter() - started))
+            rates.setdefault(name, []).append(count / (time.perf_counter() - started))
     results = []
     for name, rate in rates.items():
-        result = Result("list of keys", name, median(rate), "per second")
-        if name != "pageantry":
-            ratio = median(ours / other for ours, other in zip(rates["pageantry"], rate, strict=True))
-            bar = 0.85 if name == "raw socket loop" else 1.0
+        result = Result(subject, name, median(rate), "per second")
+        if name != ours:
+            ratio = median(one / other for one, other in zip(rates[ours], rate, strict=True))
+            bar = 0.85 if name.startswith("raw") else 1.0
             result.ratio, result.bar, result.met = f"ours {ratio:.2f} x", f">= {bar:.2f}", ratio >= bar
         results.append(result)
     return results
@@ -258,7 +284,12 @@ def main() -> None:
         )
         with ssh_agent(directory) as path:
             rounds = 2 if chosen.quick else 21
-            results = measure_lists(path, rounds, 20 if chosen.quick else 2000)
+            count = 20 if chosen.quick else 2000
+            with ExitStack() as stack:
+                results = measure_lists("list of keys", list_clients(path, stack), "pageantry", rounds, count)
+            with ExitStack() as stack:
+                clients = asyncio_clients(path, stack)
+                results += measure_lists("list of keys, asyncio", clients, "pageantry.aio", rounds, count)
             results += measure_vault(rounds)
             results += measure_imports(path, rounds)
     give(results, chosen.json)

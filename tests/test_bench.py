@@ -42,6 +42,7 @@ def test_every_candidate_is_measured(results: list[dict[str, object]]) -> None:
     measured = {(result["subject"], result["candidate"]) for result in results}
     clients = {"raw socket loop", "pageantry", "paramiko", "asyncssh", "derivepassphrase"}
     assert {("list of keys", client) for client in clients} <= measured
+    assert {("list of keys, asyncio", name) for name in ("raw stream loop", "pageantry.aio", "asyncssh")} <= measured
     assert {("start to passphrase", name) for name in ("python -c pass", "pageantry", "derivepassphrase")} <= measured
 
 
@@ -53,6 +54,8 @@ def test_every_bar_is_judged(results: list[dict[str, object]]) -> None:
         ("list of keys", "paramiko"),
         ("list of keys", "asyncssh"),
         ("list of keys", "derivepassphrase"),
+        ("list of keys, asyncio", "raw stream loop"),
+        ("list of keys, asyncio", "asyncssh"),
         ("start to passphrase", "derivepassphrase"),
         ("peak memory of that", "python -c pass"),
         ("start to import", "import socket"),
