@@ -64,9 +64,9 @@ class KeyFiles(Agent):
         return signature
 
     def decrypt(self) -> None:
-        """Decrypt every file now, asking for passphrases, before a time at which nobody can be asked."""
+        """Ask for every passphrase now, before a time at which nobody can be asked."""
         for public, file in self._files.items():
-            if public.plain not in self._open:
+            if file.encrypted and public.plain not in self._open:
                 self._decrypt(file)
 
     def _decrypt(self, file: KeyFile) -> PrivateKey:
