@@ -1,8 +1,10 @@
 """An agent behind a window like Pageant's: `fake_window.py ACTION...`, for tests and benchmarks.
 
+"hidden" before the actions makes the window one for messages alone, as gpg-agent's is.
 Each argument says what is done with a request, the last one with all further ones, too: "answer HEX" puts HEX where the
 request was, "keep N" leaves it there and returns N, "wait HEX" waits for a line first, "die" ends the program. It says
-"ready", and then, but for "answer", a line of JSON for each request. It ends when its input does.
+"ready", and then, but for "answer", a line of JSON for each request. It ends when its input does. With "hidden" before
+all actions, the window is for messages alone, as gpg-agent's.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ for function, result, arguments in (
     function.restype, function.argtypes = result, arguments
 
 lines = threading.Semaphore(0)
-actions = [action.partition(" ")[::2] for action in sys.argv[1:]]
+hidden = sys.argv[1] == "hidden"
+actions = [action.partition(" ")[::2] for action in sys.argv[1 + hidden :]]
 
 
 def read() -> None:
@@ -140,7 +143,11 @@ def main() -> None:
     kind = WindowClass(lpfnWndProc=WNDPROC(procedure), lpszClassName="Pageant")
     if not user32.RegisterClassW(byref(kind)):
         raise ctypes.WinError(ctypes.get_last_error())
-    if not user32.CreateWindowExW(0, "Pageant", "Pageant", 0, 0, 0, 1, 1, None, None, None, None):
+    parent = None
+    if actions[0][0] == "hidden":
+        actions.pop(0)
+        parent = -3  # HWND_MESSAGE
+    if not user32.CreateWindowExW(0, "Pageant", "Pageant", 0, 0, 0, 1, 1, parent, None, None, None):
         raise ctypes.WinError(ctypes.get_last_error())
     threading.Thread(target=read, daemon=True).start()
     print("ready", flush=True)

@@ -120,8 +120,9 @@ def test_nothing_there() -> None:
         assert "start Pageant" in caught.value.hint
 
 
-def test_an_agent_answers_through_its_window(serve: Callable[..., Fake]) -> None:
-    fake = serve(answer(LIST))
+@pytest.mark.parametrize("kind", [(), ("hidden",)])
+def test_an_agent_answers_through_its_window(serve: Callable[..., Fake], kind: tuple[str, ...]) -> None:
+    fake = serve(*kind, answer(LIST))
     window.check_presence()
     assert (window.peer().pid, window.peer().sid) == (fake.process.pid, winpipe.user())
     assert window.peer().program.lower() == sys.executable.lower()
@@ -301,6 +302,15 @@ def test_behind_somebody_elses_window_our_own_is_found(
     others(monkeypatch, first, second)
     with pytest.raises(Unreachable, match="not you"):
         opened()
+
+
+def test_a_window_for_messages_alone_is_found_behind_the_others(serve: Callable[..., Fake]) -> None:
+    hidden = serve("hidden", answer(LIST))
+    assert window.peer().pid == hidden.process.pid
+    with opened() as agent:
+        assert len(agent.identities()) == 1
+    shown = serve(answer(LIST))
+    assert window.peer().pid == shown.process.pid
 
 
 def test_a_name_that_is_taken_is_left_to_who_has_it(

@@ -66,23 +66,28 @@ _PAGEANT: Final = "Pageant"
 #: What tells PuTTY's messages from those of other programs.
 _MAGIC: Final = 0x804E50BA
 _MAX_REPLY: Final = MAX_FRAME - 4
+#: The parent of windows that are for messages alone (HWND_MESSAGE).
+_MESSAGE_ONLY: Final = -3
 #: Windows that are looked at: each belongs to a program, and people run few.
 _MOST: Final = 64
 #: Names for the memory that are tried: nobody can know the first one.
 _NAMES: Final = 3
 
-_WM_COPYDATA, _BLOCK, _ERROR_ON_EXIT, _LONGEST = 0x4A, 0x01, 0x20, 0x7FFFFFFF
+_MESSAGE_ONLY, _WM_COPYDATA, _BLOCK, _ERROR_ON_EXIT, _LONGEST = -3, 0x4A, 0x01, 0x20, 0x7FFFFFFF
 _QUERY_LIMITED_INFORMATION, _PAGE_READWRITE, _MAP_WRITE = 0x1000, 0x04, 0x02
 _ACCESS_DENIED, _INVALID_HANDLE, _ALREADY_EXISTS, _TIMEOUT = 5, 6, 183, 1460
 
 
 def windows() -> list[tuple[int, int]]:
-    """The windows that look like Pageant's, from the top down, and the process of each."""
+    """The windows that look like Pageant's, and the process of each: those on the desktop from the top down, then those
+    for messages alone, as gpg-agent's is.
+    """
     found: list[tuple[int, int]] = []
-    desktop, window = _GetDesktopWindow(), None  # below it are no message-only windows, which no other client finds
-    while len(found) < _MOST and (window := _FindWindowEx(desktop, window, _PAGEANT, _PAGEANT)):
-        if pid := _process(window):
-            found.append((window, pid))
+    for parent in (_GetDesktopWindow(), _MESSAGE_ONLY):
+        window = None
+        while len(found) < _MOST and (window := _FindWindowEx(parent, window, _PAGEANT, _PAGEANT)):
+            if pid := _process(window):
+                found.append((window, pid))
     return found
 
 
