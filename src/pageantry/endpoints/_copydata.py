@@ -66,8 +66,6 @@ _PAGEANT: Final = "Pageant"
 #: What tells PuTTY's messages from those of other programs.
 _MAGIC: Final = 0x804E50BA
 _MAX_REPLY: Final = MAX_FRAME - 4
-#: The parent of windows that are for messages alone (HWND_MESSAGE).
-_MESSAGE_ONLY: Final = -3
 #: Windows that are looked at: each belongs to a program, and people run few.
 _MOST: Final = 64
 #: Names for the memory that are tried: nobody can know the first one.
