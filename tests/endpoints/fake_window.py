@@ -3,8 +3,7 @@
 "hidden" before the actions makes the window one for messages alone, as gpg-agent's is.
 Each argument says what is done with a request, the last one with all further ones, too: "answer HEX" puts HEX where the
 request was, "keep N" leaves it there and returns N, "wait HEX" waits for a line first, "die" ends the program. It says
-"ready", and then, but for "answer", a line of JSON for each request. It ends when its input does. With "hidden" before
-all actions, the window is for messages alone, as gpg-agent's.
+"ready", and then, but for "answer", a line of JSON for each request. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -143,10 +142,7 @@ def main() -> None:
     kind = WindowClass(lpfnWndProc=WNDPROC(procedure), lpszClassName="Pageant")
     if not user32.RegisterClassW(byref(kind)):
         raise ctypes.WinError(ctypes.get_last_error())
-    parent = None
-    if actions[0][0] == "hidden":
-        actions.pop(0)
-        parent = -3  # HWND_MESSAGE
+    parent = -3 if hidden else None  # HWND_MESSAGE
     if not user32.CreateWindowExW(0, "Pageant", "Pageant", 0, 0, 0, 1, 1, parent, None, None, None):
         raise ctypes.WinError(ctypes.get_last_error())
     threading.Thread(target=read, daemon=True).start()
