@@ -120,9 +120,8 @@ def test_nothing_there() -> None:
         assert "start Pageant" in caught.value.hint
 
 
-@pytest.mark.parametrize("kind", [(), ("hidden",)])
-def test_an_agent_answers_through_its_window(serve: Callable[..., Fake], kind: tuple[str, ...]) -> None:
-    fake = serve(*kind, answer(LIST))
+def test_an_agent_answers_through_its_window(serve: Callable[..., Fake]) -> None:
+    fake = serve(answer(LIST))
     window.check_presence()
     assert (window.peer().pid, window.peer().sid) == (fake.process.pid, winpipe.user())
     assert window.peer().program.lower() == sys.executable.lower()
