@@ -87,3 +87,16 @@ def test_windows_are_measured_beside_paramiko_and_judged() -> None:
         pytest.skip("an agent of this machine's has Pageant's window")
     judged = {result["candidate"]: result["met"] is not None for result in run("window.py")}
     assert judged == {"paramiko": False, "pageantry": True, "pageantry, unread": False}
+
+
+def test_exec_and_exposed_are_measured() -> None:
+    found = {result["candidate"]: result["met"] is not None for result in run("exec.py")}
+    assert found == {
+        "python -c pass": False,
+        "the command itself": False,
+        "a socket or pipe": True,
+        "key files": True,
+        "a program": True,
+        "directly": False,
+        "exposed": False,
+    }

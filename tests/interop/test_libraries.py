@@ -103,7 +103,50 @@ def test_asyncssh_lists_and_signs(
     assert signature == files.sign(files.identities()[0].key, b"data")
 
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    from pageantry import winpipe
+    from pageantry.endpoints.pageant import pipe_name
+
+    @pytest.fixture
+    def pageant() -> Iterator[list[str]]:
+        """The real one with both keys, whose fingerprints these are."""
+        program = shutil.which("pageant")
+        if not program:
+            pytest.skip("pageant is not installed")
+        if winpipe.exists(pipe_name()):
+            pytest.skip("this machine has a Pageant of its own")
+        with subprocess.Popen([program, *(f"{key}.ppk" for key in KEYS)]) as process:
+            try:
+                deadline = time.monotonic() + 30
+                while not winpipe.exists(pipe_name()) or len(listed("pageant-pipe")) < len(KEYS):
+                    assert time.monotonic() < deadline, "pageant did not start"
+                    time.sleep(0.1)
+                yield [one.fingerprint for one in KeyFiles(KEYS).identities()]
+            finally:
+                process.kill()
+
+    def listed(address: str) -> list[str]:
+        with pageantry.connect(address) as agent:
+            return sorted(one.fingerprint for one in agent.identities())
+
+    @pytest.mark.parametrize("address", ["pageant-pipe", "pageant-window"])
+    def test_pageant_is_exposed_relayed_and_given_to_a_command(pageant: list[str], address: str) -> None:
+        expected = sorted(pageant)
+        with pageantry.connect(address) as agent, pageantry.exposed(agent) as place:
+            assert listed(place) == expected
+            with pageantry.connect(place) as other:
+                for identity in other.identities():
+                    assert other.sign(identity.key, bytes(100_000), verify=True)
+                assert "list-extended@putty.projects.tartarus.org" in other.query()
+                assert len(other.identities()) == 2
+        python = [sys.executable, "-m", "pageantry"]
+        assert listed(f"stdio:{subprocess.list2cmdline([*python, 'relay', address])}") == expected
+        shown = subprocess.run(
+            [*python, "exec", "--agent", address, *python, "keys"], capture_output=True, text=True, timeout=60
+        )
+        assert all(fingerprint in shown.stdout for fingerprint in expected), shown.stderr
+
+else:
     WAYS = ("key files", "ssh-agent", "relay")
 
     class Sshd:
