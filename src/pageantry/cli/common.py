@@ -30,7 +30,7 @@ def agent_option(command: _F) -> _F:
         "--agent",
         "address",
         metavar="ADDRESS",
-        help="The agent to use: unix:PATH or a socket's path; openssh, pageant, pageant-pipe or pipe:NAME on Windows; "
+        help="The agent to use: unix:PATH or a socket's path; openssh, pageant or pipe:NAME on Windows; stdio:COMMAND; "
         "keys:PATH (key files). "
         "Default: IdentityAgent in the SSH configuration, then SSH_AUTH_SOCK, then what is found.",
     )(command)
