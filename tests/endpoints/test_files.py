@@ -74,6 +74,12 @@ def test_a_redirect_is_followed_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "there is no" in str(refused(kind, tmp_path / "once"))
 
 
+@pytest.mark.skipif(os.name != "nt", reason="elsewhere any bytes are a path")
+def test_a_redirect_to_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"%Assuan%\nsocket=C:\\\xff\xfe\n")
+    assert "points to what can be no path" in str(refused("unix", tmp_path / "file"))
+
+
 def test_directories_are_none(tmp_path: Path) -> None:
     assert "directory" in str(refused("unix", tmp_path)) or "not a socket" in str(refused("unix", tmp_path))
 

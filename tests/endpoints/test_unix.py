@@ -197,12 +197,14 @@ def test_the_modes_of_windows_drives_mean_nothing(
     connect(listener).close()
 
 
-def test_a_socket_of_windows_is_none_in_wsl_2(listener: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_of_windows_is_none_in_wsl_2(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(directory / "dead"))
     monkeypatch.setattr(wsl, "version", lambda: 2)
-    connect(listener).close()
+    assert "nobody listens" in str(refused(directory / "dead"))
     monkeypatch.setattr(wsl, "is_windows_drive", lambda path: True)
-    error = refused(listener)
-    assert "a socket of Windows', which WSL 2 does not share" in str(error)
+    error = refused(directory / "dead")
+    assert "whose sockets WSL 2 does not share" in str(error)
     assert "stdio:pageantry.exe relay" in error.hint
 
 

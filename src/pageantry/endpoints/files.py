@@ -9,7 +9,6 @@ import os
 import sys
 
 from ..errors import Unreachable
-from . import socketfiles
 
 if sys.platform == "win32":
     from . import winsock as system
@@ -53,18 +52,24 @@ def look(kind: str, path: str) -> Place:
 
     `kind` is how the address began; in doubt, it tells whose the agent behind a file is. Raises `Unreachable`.
     """
-    path = native(path)
+    path = shown = native(path)
     content = system.look(path)
-    came_by = ""
-    if content is not None and (target := socketfiles.redirection(content)):
-        came_by, path = f"{path} points to ", os.path.expandvars(os.fsdecode(target))
-        content = system.look(path)
     if content is None:
         return Place(_SOCKET, path)
+    from . import socketfiles
+
     try:
+        if target := socketfiles.redirection(content):
+            path = os.path.expandvars(os.fsdecode(target))
+            shown = f"{shown} points to {path}, which"
+            content = system.look(path)
+            if content is None:
+                return Place(_SOCKET, path)
         file = socketfiles.parse(content)
+    except UnicodeDecodeError:  # of the target
+        raise Unreachable(f"{path} points to what can be no path here", _hint(b"")) from None
     except ValueError as error:
-        raise Unreachable(f"{came_by}{path}{', which' if came_by else ''} {error}", _hint(content)) from None
+        raise Unreachable(f"{shown} {error}", _hint(content or b"")) from None
     gnupg = kind == "assuan" or not file.cygwin or (kind != "cygwin" and os.path.basename(path).startswith("S."))
     return Place("assuan" if gnupg else "cygwin", path, file)
 

@@ -52,7 +52,7 @@ def _found(port: int) -> list[tuple[Peer, bool]] | None:
         from . import unix
 
         try:
-            uids = [uid for name in ("tcp", "tcp6") for uid in _uids(f"/proc/net/{name}", port)]
+            uids = list(_uids("/proc/net/tcp", port)) or list(_uids("/proc/net/tcp6", port))
         except OSError:
             return None
         if not uids and wsl.version():  # it may be Windows who listens

@@ -12,9 +12,7 @@ import stat
 import sys
 from time import monotonic, sleep
 
-from .. import wsl
 from ..errors import Unreachable
-from . import socketfiles
 from .sockets import Connection
 
 assert sys.platform != "win32", "UNIX only: callers ask first"
@@ -79,8 +77,6 @@ def connect(path: str, timeout: float) -> Connection:
 
     Raises `Unreachable`.
     """
-    if wsl.version() == 2 and wsl.is_windows_drive(os.path.realpath(path)):
-        raise Unreachable(f"{path} is a socket of Windows', which WSL 2 does not share", wsl.hint("winsock:PATH"))
     if (size := len(os.fsencode(path))) > MAX_PATH:
         raise Unreachable(
             f"{path[:40]}… is {size} bytes long; a socket's path can have {MAX_PATH}",
@@ -149,7 +145,7 @@ def _check_parents(path: str) -> None:
             mode = os.stat(parent).st_mode
         except OSError as error:
             raise _unreachable(path, error, 0) from None
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not wsl.is_windows_drive(os.path.realpath(parent)):
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not _is_windows(parent):
             raise Unreachable(
                 f"{path} lies below {parent}, where every user may replace it",
                 f"take that right away (chmod o-w {parent}), or let the agent listen elsewhere",
@@ -158,6 +154,8 @@ def _check_parents(path: str) -> None:
 
 def _beginning(path: str) -> bytes:
     """How the file at `path` begins. Raises OSError."""
+    from . import socketfiles
+
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -168,9 +166,22 @@ def _beginning(path: str) -> bytes:
         os.close(descriptor)
 
 
+def _is_windows(path: str) -> bool:
+    """Whether that is on a drive of Windows', as WSL shows it."""
+    from .. import wsl
+
+    return wsl.is_windows_drive(os.path.realpath(path))
+
+
 def _unreachable(path: str, error: OSError, timeout: float) -> Unreachable:
+    from .. import wsl
+
     if isinstance(error, FileNotFoundError):
         return Unreachable(f"there is no {path}", "start an agent, or correct the address")
+    if wsl.version() == 2 and _is_windows(path):
+        return Unreachable(
+            f"{path} lies on a drive of Windows', whose sockets WSL 2 does not share", wsl.hint("winsock:PATH")
+        )
     if isinstance(error, ConnectionRefusedError):
         return Unreachable(f"nobody listens at {path} any more", "its agent has ended: start it again")
     if isinstance(error, (TimeoutError, BlockingIOError)):
