@@ -1,0 +1,159 @@
+"""Clients and agents that do not do as they should: who does is served on, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+
+import pytest
+
+import pageantry
+from pageantry import server
+from pageantry.errors import Disconnected, Unreachable, Unsupported
+from pageantry.exposure import Exposure
+from pageantry.keyfiles import KeyFiles
+from pageantry.messages import MAX_MESSAGE, IdentitiesAnswer, frame
+
+from .upstream import (
+    KEY,
+    LIST,
+    ONE,
+    Upstream,
+    connected,
+    hung_up,
+    hung_up_after_all,
+    passing,
+    received,
+    wait_for,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pageantry.client import Connection
+
+
+@pytest.mark.parametrize("size", [0, MAX_MESSAGE + 1, 2**31, 2**32 - 1])
+def test_a_length_that_cannot_be_is_hung_up_on(said: list[str], size: int) -> None:
+    with passing(lambda _: ONE, said) as (address, upstream), connected(address) as connection:
+        connection.sendall(size.to_bytes(4, "big") + b"\x0b")
+        assert hung_up(connection)
+        assert upstream.heard == []
+        with connected(address) as other:
+            other.sendall(LIST)
+            assert received(other, len(ONE)) == ONE
+    assert said == [f"a client was hung up on: message of {size} bytes announced; it can be 1 to {MAX_MESSAGE}"]
+
+
+@pytest.mark.parametrize("begun", [b"\0", b"\0\0", b"\0\0\0\x05", b"\0\0\0\x05\x0b"])
+def test_half_a_message_and_silence_is_hung_up_on_and_holds_nobody_up(
+    offered: str, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FRAME_TIMEOUT", 1)
+    with connected(offered) as silent, connected(offered) as other:
+        silent.sendall(begun)
+        other.sendall(LIST)
+        assert received(other, 5)[4] == IdentitiesAnswer.number
+        assert hung_up(silent)
+
+
+def test_a_client_that_does_not_read_is_hung_up_on(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FRAME_TIMEOUT", 1)
+    with passing(lambda _: frame(bytes(MAX_MESSAGE)), said) as (address, upstream), connected(address) as connection:
+        connection.sendall(LIST * 100)
+        wait_for(lambda: upstream.heard, "it was never served")
+        wait_for(lambda: upstream.open == 0, "it is still served")
+        assert hung_up_after_all(connection)
+
+
+def test_a_connection_that_nobody_uses_is_closed_in_the_end(offered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.3)
+    with connected(offered) as connection:
+        connection.sendall(LIST)
+        assert received(connection, 5)[4] == IdentitiesAnswer.number
+        wait_for(lambda: hung_up_after_all(connection), "it is still open")
+
+
+def test_an_agent_that_hangs_up_ends_the_connection_for_good(said: list[str]) -> None:
+    with passing(lambda _: None, said) as (address, upstream):
+        with connected(address) as connection:
+            connection.sendall(LIST + LIST)
+            assert hung_up(connection)
+        with pageantry.connect(address) as agent:
+            with pytest.raises(Unsupported):  # as it would be without us
+                agent.extension("anything@example.org")
+            with pytest.raises(Disconnected):
+                agent.identities()
+        assert {len(heard) for heard in upstream.heard} == {1}
+    assert set(said) == {"a client was hung up on: agent unix:/fake hung up without a reply"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"\0\0\0\0", "sent nonsense: message of 0 bytes"),
+        (b"HTTP/1.1 400", "sent nonsense: message of 1213486160 bytes"),
+        (b"\0\0", "did not answer within 0.5 s"),
+        (b"", "did not answer within 0.5 s"),
+    ],
+)
+def test_an_agent_that_talks_nonsense_or_nothing_is_said(
+    said: list[str], reply: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FRAME_TIMEOUT", 0.5)
+    with passing(lambda _: reply, said, 0.5) as (address, _), connected(address) as connection:
+        connection.sendall(LIST)
+        assert hung_up(connection)
+    (line,) = said
+    assert words in line
+    assert "\n" not in line
+
+
+def test_an_agent_that_is_not_there_any_more_is_said(said: list[str]) -> None:
+    upstream = Upstream(lambda _: ONE)
+    client = upstream.client()
+
+    def gone() -> socket.socket:
+        raise Unreachable("there is no /fake", "start it")
+
+    client._connect = gone
+    with pageantry.exposed(client, say=said.append) as address, connected(address) as connection:
+        connection.sendall(LIST)
+        assert hung_up(connection)
+    assert said == ["a client was hung up on: there is no /fake"]
+
+
+def test_more_clients_than_there_may_be_are_turned_away_until_others_leave(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+
+    def served(address: str) -> bool:
+        with connected(address) as connection, contextlib.suppress(OSError):
+            connection.sendall(LIST)
+            return received(connection, len(ONE)) == ONE
+        return False
+
+    with passing(lambda _: ONE, said) as (address, _):
+        with connected(address) as one, connected(address) as other:
+            for connection in (one, other):
+                connection.sendall(LIST)
+                assert received(connection, len(ONE)) == ONE
+            assert not served(address)
+        assert said == ["a client was turned away: 2 are connected"]
+        wait_for(lambda: served(address), "nobody is served any more")
+
+
+def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    exposure = Exposure(KeyFiles([str(KEY)]))
+    accept = exposure._listener.accept
+    failures = iter([errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED])
+
+    def failing() -> Connection:
+        for code in failures:
+            raise OSError(code, "out of something")
+        return accept()
+
+    monkeypatch.setattr(exposure._listener, "accept", failing)
+    with exposure as address, pageantry.connect(address) as agent:
+        assert agent.identities()
