@@ -166,6 +166,16 @@ if sys.platform == "win32":
         with pytest.raises(ConnectionRefusedError):
             listeners.listener(4)
 
+    def test_a_process_is_asked_whose_it_is() -> None:
+        assert winpipe.user(os.getpid()) == winpipe.user()
+        peer, trusted = sockets.process(os.getpid())
+        assert (peer.account.rpartition("\\")[2], trusted) == (os.environ["USERNAME"], True)
+        assert peer.program.lower() == sys.executable.lower()
+        with pytest.raises(OSError, match=".") as caught:
+            winpipe.user(0xFFFFFFF0)
+        assert caught.value.winerror == 87  # ERROR_INVALID_PARAMETER: there is no such process
+        assert sockets.process(0xFFFFFFF0)[1] is False
+
     def test_the_tables_are_to_be_had() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             data = _owners.tcp_listeners(socket.AF_INET)

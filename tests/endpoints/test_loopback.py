@@ -280,3 +280,17 @@ def test_connections_that_fail_are_closed(port: Open, place: Open, monkeypatch: 
     with pytest.raises(ZeroDivisionError):
         parse("cygwin:" + place(port(lambda connection: None).number, cygwin=True)).connect()
     assert [one.fileno() for one in made] == [-1, -1]
+
+
+def test_nothing_is_left_of_connections_good_or_bad(
+    port: Open, place: Open, leaves_nothing: Callable[..., None]
+) -> None:
+    good, bad = place(port(Cygwin()).number, True, "good"), place(port(lambda connection: None).number, True, "bad")
+
+    def come_and_go() -> None:
+        with opened(f"cygwin:{good}") as agent:
+            agent.identities()
+        refused(f"cygwin:{bad}")
+        refused(f"cygwin:{bad}.none")
+
+    leaves_nothing(come_and_go)

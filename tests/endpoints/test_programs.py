@@ -73,6 +73,21 @@ def test_a_program_in_the_current_directory_is_never_meant(
     assert programs.output(name) is None
 
 
+@pytest.mark.interop
+@needs_sh
+def test_gpgconf_tells_where_the_socket_is_and_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not programs.find("gpgconf"):
+        pytest.skip("gpgconf is not installed")
+    home = tmp_path / "a:b %41"  # which it would write otherwise in other lists
+    home.mkdir(0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    socket = programs.output("gpgconf", "--list-dirs", "agent-ssh-socket")
+    assert socket is not None
+    assert os.path.basename(socket) == "S.gpg-agent.ssh"
+    assert os.path.dirname(socket) == str(home) or socket.startswith("/run/user/")
+    assert os.listdir(home) == []
+
+
 if sys.platform == "win32":
 
     def test_a_program_of_windows_answers(monkeypatch: pytest.MonkeyPatch) -> None:
