@@ -162,6 +162,11 @@ def aio_loop(name: str, stack: ExitStack) -> Callable[[int], None]:
     """`winpipe.aio`, on the same kind of loop."""
     loop = asyncio.ProactorEventLoop()
     stack.callback(loop.close)
+
+    def tick() -> None:  # under Wine one in some thousand wake-ups from other threads gets lost: asyncio's send fails
+        loop.call_later(0.05, tick)
+
+    tick()
     pipe = loop.run_until_complete(aio.connect(name))
     stack.callback(pipe.close)
 

@@ -19,8 +19,19 @@ LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.ProactorEventLoo
 
 
 def run(test: Coroutine[object, object, None], loop: Callable[[], asyncio.AbstractEventLoop] = LOOPS[0]) -> None:
+    async def ticking() -> None:
+        # Under Wine a wake-up from another thread gets lost now and then: a send to the loop's own socket says that it
+        # would block, and asyncio does not send again. So the loop looks around by itself.
+        ticks = asyncio.ensure_future(tick())
+        await asyncio.wait_for(test, 30)
+        ticks.cancel()
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(test, 30))
+        runner.run(ticking())
 
 
 @pytest.fixture

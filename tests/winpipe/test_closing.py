@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from pageantry.winpipe import Peer, Pipe
 if TYPE_CHECKING:
     from tests.winpipe.conftest import AtEachMoment, CallWithEvent, Clock, Handle, Lane
 
+    Fresh = Callable[[bool], tuple[Pipe, Handle]]
     Operation = Callable[[Pipe], object]
     Fate = bytes | int | OSError | None
 
@@ -168,6 +170,26 @@ def test_whoever_comes_last_gives_the_handle_back(slow: tuple[Pipe, Handle]) -> 
     assert handle.closed
 
 
+def test_the_main_thread_does_not_wait_for_a_turn_that_ends_slowly(slow: tuple[Pipe, Handle]) -> None:
+    pipe, handle = slow
+    go = threading.Event()
+    handle.reading.at["told"] = [lambda: go.wait(10)]
+
+    def close() -> None:
+        wait_for(lambda: handle.reading.under_way)
+        pipe.close()
+
+    threads = [threading.Thread(target=target) for target in (partial(closed, partial(pipe.recv, 10)), close)]
+    threads[0].start()
+    wait_for(lambda: handle.reading.under_way)
+    threads[1].start()
+    closed(partial(pipe.recv, 10))
+    assert not handle.closed
+    go.set()
+    for thread in threads:
+        thread.join(10)
+
+
 def test_two_may_close_at_once(slow: tuple[Pipe, Handle]) -> None:
     pipe, handle = slow
     barrier = threading.Barrier(3)
@@ -279,6 +301,38 @@ def test_an_interrupt_at_any_moment_leaves_a_pipe_that_works(
     assert at_each_moment(run) > 12
     assert [fault for one in made for fault in one.faults] == []
     handle.close()
+
+
+@pytest.mark.parametrize("way", OPERATIONS)
+def test_another_thread_may_close_it_at_any_moment(fresh: Fresh, at_each_moment: AtEachMoment, way: str) -> None:
+    """Nobody has a deadline, nor looks about in slices."""
+
+    def run(call_with_event: CallWithEvent) -> None:
+        pipe, handle = fresh(True)
+        lane: Lane = getattr(handle, way)
+        closers: list[threading.Thread] = []
+
+        def close() -> None:
+            closers.append(threading.Thread(target=pipe.close))
+            closers[0].start()
+            closers[0].join(0.01)  # for as long as it may have to wait for us
+
+        def end() -> None:
+            if not closers:
+                lane.end(b"abc" if way == "reading" else 3)
+
+        lane.at["wait"] = [end]
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(call_with_event, lambda: OPERATIONS[way](pipe), close)
+            error = call.exception(10)
+        assert error is None or (isinstance(error, OSError) and error.errno == errno.EBADF)
+        for closer in closers:
+            closer.join(10)
+        pipe.close()
+        assert handle.closed
+        assert handle.faults == []
+
+    assert at_each_moment(run) > 12
 
 
 @pytest.mark.parametrize("way", OPERATIONS)

@@ -88,9 +88,9 @@ def test_text_has_a_buffer(pipe: Pipe) -> None:
 @pytest.mark.parametrize("buffering", [-1, 0])
 def test_what_is_not_open_that_way_or_any_more_is_not_used(pipe: Pipe, handle: Handle, buffering: int) -> None:
     with pipe.makefile("rb", buffering) as reader, pipe.makefile("wb", buffering) as writer:
-        with pytest.raises(io.UnsupportedOperation):
+        with pytest.raises(io.UnsupportedOperation, match="writ"):
             reader.write(b"x")
-        with pytest.raises(io.UnsupportedOperation):
+        with pytest.raises(io.UnsupportedOperation, match="read"):
             writer.read(1)
     with pytest.raises(ValueError, match="closed"):
         reader.read(1)

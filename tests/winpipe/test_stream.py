@@ -413,3 +413,34 @@ def test_a_pipe_that_was_forgotten_is_closed_with_a_warning(handle: Handle) -> N
 def test_a_pipe_that_was_forgotten_is_closed_where_warnings_are_errors(handle: Handle) -> None:
     Pipe(handle, r"\\.\pipe\x", Peer(None, None))
     assert handle.closed
+
+
+# --- what event loops need
+
+
+def test_a_read_or_a_write_can_be_stopped_until_that_is_taken_back(pipe: Pipe, handle: Handle) -> None:
+    for lane, stop, call in (
+        (handle.reading, pipe._stop_reading, lambda: pipe.recv(10)),
+        (handle.writing, pipe._stop_writing, lambda: pipe.sendall(b"abc")),
+    ):
+        lane.at["wait"] = [partial(stop, True)]
+        for asked in (1, 1):  # the one that was under way, and another that does not begin
+            with pytest.raises(TimeoutError):
+                call()
+            assert lane.asked == asked
+        stop(False)
+        lane.starts = [b"abc" if lane is handle.reading else 3]
+        assert call() in (b"abc", None)
+
+
+def test_what_one_direction_stops_goes_on_in_the_other(pipe: Pipe, handle: Handle) -> None:
+    pipe._stop_reading(True)
+    handle.writing.starts = [3]
+    pipe.sendall(b"abc")
+    pipe._stop_reading(False)
+
+
+def test_what_was_read_for_nobody_is_there_again(pipe: Pipe) -> None:
+    pipe._unread(b"cd")
+    pipe._unread(b"ab")
+    assert [pipe.recv(3), pipe.recv(3)] == [b"abc", b"d"]

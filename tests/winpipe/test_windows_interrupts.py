@@ -227,6 +227,22 @@ def test_a_process_may_end_with_all_of_it_under_way(name: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
+FORGET = """
+import sys
+from pageantry import winpipe
+class Keeper: pass
+keeper = Keeper()
+keeper.itself = keeper  # for the collector's last round
+keeper.listener = winpipe.listen(sys.argv[1])
+sys.kept = keeper.client = winpipe.connect(sys.argv[1])
+"""
+
+
+def test_pipes_that_were_forgotten_are_no_noise_at_the_end(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FORGET, name], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_who_is_killed_has_hung_up(name: str, listener: Listener) -> None:
     program = "import sys, time; from pageantry import winpipe; pipe = winpipe.connect(sys.argv[1]); time.sleep(100)"
     with subprocess.Popen([sys.executable, "-c", program, name]) as process:

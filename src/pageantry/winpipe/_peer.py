@@ -10,7 +10,8 @@ class Peer:
     """The process at the other end of a pipe: its `pid`, and the `sid` of a user, such as "S-1-5-18".
 
     Of a server, the SID is that of the pipe's owner, which was checked; of a client, that of the user it runs as. Each
-    is None where the system does not tell. By now, the pid may be another process': it is for messages and logs alone.
+    is None where the system does not tell. By now, the pid may be another process', and often a client's user was found
+    by it: of clients, both are for messages and logs alone. Who may connect is what `listen` was told.
     """
 
     __slots__ = ("pid", "sid")
