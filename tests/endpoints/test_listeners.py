@@ -170,10 +170,9 @@ if sys.platform == "win32":
         assert winpipe.user(os.getpid()) == winpipe.user()
         peer, trusted = sockets.process(os.getpid())
         assert (peer.account.rpartition("\\")[2], trusted) == (os.environ["USERNAME"], True)
-        assert peer.program.lower() == sys.executable.lower()
-        with pytest.raises(OSError, match=".") as caught:
+        assert os.path.basename(peer.program).lower().startswith("python")
+        with pytest.raises(OSError, match="WinError 87"):  # there is no such process
             winpipe.user(0xFFFFFFF0)
-        assert caught.value.winerror == 87  # ERROR_INVALID_PARAMETER: there is no such process
         assert sockets.process(0xFFFFFFF0)[1] is False
 
     def test_the_tables_are_to_be_had() -> None:
