@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from typing import Final
 
     from .agent import Agent
+    from .server import Session
 
 _SOCKET: Final = "agent"
 
 
 class Exposure:
-    """What `exposed` returns: `address` takes connections as soon as this exists, and they are served within `with`."""
+    """What `exposed` returns: `address` takes connections as soon as this exists, and they are served within `with`.
 
-    def __init__(self, agent: Agent, say: Callable[[str], object] | None = None) -> None:
-        if isinstance(agent, Client):
-            agent._rest()  # some agents serve one client at a time, which may not be one that only waits
-        self._sessions = sessions(agent)
+    Each has a session that `open_session` gives; for `say` see `exposed`. Raises `Error`, OSError.
+    """
+
+    def __init__(self, open_session: Callable[[], Session], say: Callable[[str], object] | None = None) -> None:
+        self._open_session = open_session
         self._say = say
         self._listener = _listen()
         self._server: Server | None = None
@@ -38,7 +40,7 @@ class Exposure:
         self.address = self._listener.path
 
     def __enter__(self) -> str:
-        self._server = Server(self._listener, self._sessions, self._say)
+        self._server = Server(self._listener, self._open_session, self._say)
         return self.address
 
     def __exit__(
@@ -66,7 +68,9 @@ def exposed(agent: Agent, *, say: Callable[[str], object] | None = None) -> Expo
 
     Raises `Error` where no private socket can be made, OSError.
     """
-    return Exposure(agent, say)
+    if isinstance(agent, Client):
+        agent._rest()  # some agents serve one client at a time, which may not be one that only waits
+    return Exposure(sessions(agent), say)
 
 
 if sys.platform == "win32":

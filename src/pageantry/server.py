@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from .agent import Agent
     from .client import Connection
+    from .endpoints import Endpoint
     from .messages import Message
 
     class Session(Protocol):
@@ -228,6 +229,13 @@ def sessions(agent: Agent) -> Callable[[], Session]:
         return lambda: Passage(agent._connect, agent.address, agent._timeout)
     turn = threading.Lock()
     return lambda: Answers(agent, turn)
+
+
+def sessions_at(endpoint: Endpoint) -> Callable[[], Session]:
+    """As `sessions`, with the agent there, to which nothing is connected before it is needed."""
+    if endpoint.kind == "keys":
+        return sessions(endpoint.open())
+    return lambda: Passage(endpoint.connect, endpoint.address)
 
 
 def answer(agent: Agent, request: bytes) -> bytes:

@@ -109,9 +109,7 @@ def test_the_agent_in_use_is_the_one_that_is_found(offered: str, monkeypatch: py
 
 
 def test_a_program_behind_a_command_is_offered(offered: str, place: Path) -> None:
-    words = [*PAGEANTRY, "relay", offered]
-    command = subprocess.list2cmdline(words) if sys.platform == "win32" else " ".join(map(repr, words))
-    done = run(f"stdio:{command}", *python(_LOOK))
+    done = run(stdio(*PAGEANTRY, "relay", offered), *python(_LOOK))
     assert (done.returncode, done.stderr) == (0, b"")
     found = json.loads(done.stdout)
     assert found["address"] != offered
@@ -173,19 +171,30 @@ def test_without_an_agent_nothing_is_run(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing"), *python("print('it runs')"))
     assert (done.returncode, done.stdout) == (1, b"")
     assert len(done.stderr.splitlines()) == 2
-    done = run("stdio:no-such-program", *python("print('it runs')"))
-    assert (done.returncode, done.stdout) == (1, b"")
     assert subprocess.run([*PAGEANTRY, "exec"], capture_output=True, timeout=60).returncode == 2
+
+
+def stdio(*words: str) -> str:
+    """The address of this program as an agent."""
+    return f"stdio:{subprocess.list2cmdline(words) if sys.platform == 'win32' else ' '.join(map(repr, words))}"
+
+
+def test_a_program_is_not_started_before_it_is_needed(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    agent = stdio(*python(f"open({str(started)!r}, 'a').write('x'); import sys; sys.stdin.buffer.read(5)"))
+    assert run(agent, *python("")).returncode == 0
+    assert not started.exists()
+    run(agent, *python(_LOOK))
+    assert started.read_text() == "x"
 
 
 def test_an_agent_that_fails_later_is_said(offered: str) -> None:
     fails = "import sys; sys.exit(0 if sys.stdin.buffer.read(5) else 0)"  # it takes a request, and has no reply
-    command = python(fails)
-    line = subprocess.list2cmdline(command) if sys.platform == "win32" else " ".join(map(repr, command))
-    done = run(f"stdio:{line}", *python(_LOOK))
-    assert done.returncode == 1
-    assert b"a client was hung up on: " in done.stderr
-    assert b"ended with exit status 0" in done.stderr
+    for agent, why in ((stdio(*python(fails)), b"ended with exit status 0"), ("stdio:missing", b"there is no program")):
+        done = run(agent, *python(_LOOK))
+        assert done.returncode == 1
+        assert b"a client was hung up on: " in done.stderr
+        assert why in done.stderr
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_more_clients_than_there_may_be_are_turned_away_until_others_leave(
 
 
 def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    exposure = Exposure(KeyFiles([str(KEY)]))
+    exposure = Exposure(server.sessions(KeyFiles([str(KEY)])))
     accept = exposure._listener.accept
     failures = iter([errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED])
 

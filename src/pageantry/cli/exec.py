@@ -45,18 +45,26 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
       pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- ssh example.org
       pageantry exec --agent pageant -- ssh example.org
     """
-    from ..keyfiles import KeyFiles
+    from ..endpoints import parse
 
-    agent = open_agent(address)
     environ = dict(os.environ)
     environ.pop("SSH_AGENT_PID", None)  # that of another agent
+    if address is not None and (endpoint := parse(address)).kind == "stdio":
+        from ..exposure import Exposure
+        from ..server import sessions_at
+
+        _run(
+            command, environ, Exposure(sessions_at(endpoint), say)
+        )  # the program may ask a person: not to start it twice
+    agent = open_agent(address)
     if place := _place(agent):
         agent.close()
         _become(command, environ | {"SSH_AUTH_SOCK": place})
+    from ..exposure import exposed
+    from ..keyfiles import KeyFiles
+
     if isinstance(agent, KeyFiles):
         agent.decrypt()  # it could not ask for passphrases while the command has the terminal
-    from ..exposure import exposed
-
     _run(command, environ, exposed(agent, say=say))
 
 

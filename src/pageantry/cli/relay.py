@@ -16,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from ..endpoints import Endpoint
     from ..server import Session
 
 #: Seconds that each further reply is waited for when the input has ended.
@@ -44,13 +43,13 @@ def relay(address: str) -> None:
     """
     from ..endpoints import parse
     from ..prompts import typed
-    from ..server import converse
+    from ..server import converse, sessions_at
 
     endpoint = parse(address)
     if typed():
         raise Error("standard input is a terminal", "this is for programs: --agent 'stdio:pageantry relay …'")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to put in order
-    session = _session(endpoint)
+    session = sessions_at(endpoint)()
     connection = _Standard(session)
     try:
         converse(connection, session)
@@ -65,13 +64,6 @@ def relay(address: str) -> None:
     finally:
         connection.close()
         session.close()
-
-
-def _session(endpoint: Endpoint) -> Session:
-    """A session with the agent there; nothing is opened yet."""
-    from ..server import Passage, sessions
-
-    return sessions(endpoint.open())() if endpoint.kind == "keys" else Passage(endpoint.connect, endpoint.address)
 
 
 class _Standard:
