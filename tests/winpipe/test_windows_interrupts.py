@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -202,6 +203,32 @@ def test_a_listener_whose_making_is_interrupted_is_gone(
         handle.close()
     with pytest.raises(FileNotFoundError):
         winpipe.connect(name)
+
+
+def test_an_accept_that_is_interrupted_as_it_begins_a_wait_again_finds_no_client_where_there_is_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        listener = pool.submit(winpipe.listen, name).result(30)  # its waits end with that thread
+    first = listener._instances[0].reading
+    assert first.wait(30)
+    connect = _kernel._ConnectNamedPipe
+
+    def interrupt(*arguments: object) -> None:
+        monkeypatch.setattr(_kernel, "_ConnectNamedPipe", connect)
+        raise KeyboardInterrupt
+
+    with listener:
+        listener.settimeout(0)
+        monkeypatch.setattr(_kernel, "_ConnectNamedPipe", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            listener.accept()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.settimeout(30)
+        with winpipe.connect(name) as client, listener.accept() as server:
+            client.sendall(b"abc")
+            assert server.recv(10) == b"abc"
 
 
 # --- the end of the process

@@ -68,7 +68,7 @@ _ClientProcessId = _prototype("GetNamedPipeClientProcessId", BOOL, HANDLE, POINT
 
 _INVALID = c_void_p(-1).value
 _INFINITE = 0xFFFFFFFF
-_STATUS_PENDING = 0x103
+_STATUS_PENDING, _STATUS_CANCELLED = 0x103, 0xC0000120
 
 _FILE_NOT_FOUND, _ACCESS_DENIED, _BAD_DEV_TYPE, _SEM_TIMEOUT = 2, 5, 66, 121
 _BROKEN_PIPE, _PIPE_BUSY, _NO_DATA, _PIPE_NOT_CONNECTED, _MORE_DATA = 109, 231, 232, 233, 234
@@ -131,8 +131,8 @@ class Lane:
         return self._started(_WriteFile(self._handle, data, len(data), None, self._reference))
 
     def _begin(self, used: object) -> None:
-        """Keep `used` alive; and should we be interrupted before the call, `result` is not to see the last one's."""
-        self._overlapped.Internal = self._overlapped.InternalHigh = 0
+        """Keep `used` alive; and should we be interrupted before the call, it is as if the operation was cancelled."""
+        self._overlapped.Internal, self._overlapped.InternalHigh = _STATUS_CANCELLED, 0
         self._used = used
         self._told = False
         self.pending = True
@@ -161,7 +161,7 @@ class Lane:
         # more), and that has not ended either, it had failed at once, and would be waited for in vain.
         unknown = not self._told and not _CancelIoEx(self._handle, self._reference)
         if unknown and self._overlapped.Internal == _STATUS_PENDING:
-            self._overlapped.Internal = 0
+            self._overlapped.Internal = _STATUS_CANCELLED
         good = _GetOverlappedResult(self._handle, self._reference, self._count, True)
         self.pending, self._used = False, None
         if good or (code := ctypes.get_last_error()) == _MORE_DATA:
