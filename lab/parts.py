@@ -27,8 +27,11 @@ PROGRAMS = {  # and the Debian packages they are in
     "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64",
     "cmake": "cmake",
     "make": "make",
+    "/usr/x86_64-w64-mingw32/include/assuan.h": "libassuan-mingw-w64-dev",
+    "/usr/x86_64-w64-mingw32/include/gpg-error.h": "libgpg-error-mingw-w64-dev",
 }
 HERE = os.path.join(ROOT, "lab")
+ASSUAN_PEER = os.path.join(ROOT, "tests", "interop", "assuan_peer.c")
 PYTHON_DLL = f"python{sys.version_info[0]}{sys.version_info[1]}"
 PUTTY = ("pageant", "plink")  # puttygen for Windows is a window without a command line
 
@@ -149,6 +152,12 @@ def make_putty(to: str) -> None:
             os.rename(f"{work}/built/{name}.exe", os.path.join(to, f"{name}.exe"))
 
 
+def make_peers(to: str) -> None:
+    """Compile what the tests talk to and is nowhere a program yet."""
+    compile_to = ("x86_64-w64-mingw32-gcc", "-O2", "-s", "-static", "-o", os.path.join(to, "assuan_peer.exe"))
+    must(run("make assuan_peer.exe", *compile_to, ASSUAN_PEER, "-lassuan", "-lgpg-error", "-lws2_32"))
+
+
 def for_sources(text: str) -> str:
     """Turn what apt is told of packages, in either of its formats, into the same for sources."""
     return re.sub(r"(?m)^deb(?=\s)", "deb-src", re.sub(r"(?m)^Types:.*", "Types: deb-src", text))
@@ -171,6 +180,7 @@ def wanted() -> dict[str, tuple[Callable[[str], None], str]]:
         "windows": (make_windows, (wine.st_size, wine.st_mtime_ns)),
         "python": (make_python, (sys.version, sources, read(os.path.join(ROOT, "uv.lock")))),
         "putty": (make_putty, read("/etc/os-release")),
+        "peers": (make_peers, (read("/etc/os-release"), read(ASSUAN_PEER))),
     }
     here = read(os.path.abspath(__file__))
     return {name: (how, mark(here, what)) for name, (how, what) in ingredients.items()}

@@ -45,11 +45,15 @@ def fetch(name: str, *command: str, **environment: str) -> bool:
 
 
 def missing(programs: dict[str, str]) -> dict[str, str]:
-    """Those of the programs (each with its Debian package) that are not here, after an attempt to install them."""
+    """Those of the programs and files (each with its Debian package) that are not here, after trying to install them."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 
     def absent() -> dict[str, str]:
-        return {program: package for program, package in programs.items() if not shutil.which(program, path=path)}
+        return {
+            program: package
+            for program, package in programs.items()
+            if not (shutil.which(program, path=path) or os.path.isfile(program))
+        }
 
     # On a running system a package may start an SSH server; only in a container is that nobody's business.
     if sys.platform == "linux" and absent() and os.geteuid() == 0 and not os.path.exists("/run/systemd/system"):

@@ -107,7 +107,7 @@ def environment(prefix: str, display: str) -> dict[str, str]:
         kept["PYTHONDONTWRITEBYTECODE"] = "1"
     # What crashes shall end: Wine's debugger would wait for somebody.
     wine = {"WINEPREFIX": prefix, "WINEARCH": "win64", "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "winedbg.exe="}
-    windows = {"WINEPATH": rf"{lab}\python;{lab}\putty", "PYTHONPYCACHEPREFIX": rf"{lab}\compiled"}
+    windows = {"WINEPATH": rf"{lab}\python;{lab}\putty;{lab}\peers", "PYTHONPYCACHEPREFIX": rf"{lab}\compiled"}
     # In UTF-8 are the names of files; text is encoded as in an English Windows.
     return kept | wine | windows | {"HOME": prefix, "DISPLAY": display, "LC_ALL": "C.UTF-8"}
 

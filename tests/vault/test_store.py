@@ -326,7 +326,7 @@ def test_a_lock_is_waited_for_until_its_deadline(store: Store) -> None:
         start = time.monotonic()
         with pytest.raises(SettingsError, match=r"vault\.lock"):
             FileLock(os.path.join(store.folder, "vault.lock"), shared=False, seconds=0.2).__enter__()
-        assert 0.2 <= time.monotonic() - start < 2
+        assert 0.19 <= time.monotonic() - start < 10  # a clock may go in steps of 16 ms
     finally:
         done.set()
         thread.join()
