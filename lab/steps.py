@@ -45,7 +45,7 @@ def fetch(name: str, *command: str, **environment: str) -> bool:
 
 
 def missing(programs: dict[str, str]) -> dict[str, str]:
-    """Those of the programs and files (each with its Debian package) that are not here, after trying to install them."""
+    """Those of the programs and files (each with its Debian package) that are not here, after an attempt to install."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 
     def absent() -> dict[str, str]:
