@@ -13,9 +13,10 @@ from __future__ import annotations
 import threading
 from time import monotonic, sleep
 
+from . import requests
 from .agent import SignFlags
 from .client import Client
-from .errors import AgentError, BadReply, DeadlineExceeded, Disconnected, Error, Unsupported, WireError
+from .errors import AgentError, BadReply, Disconnected, Error, Unsupported, WireError
 from .keys.public import PublicKey
 from .messages import (
     MAX_MESSAGE,
@@ -179,14 +180,11 @@ class Passage:
         except WireError as error:
             raise BadReply(f"agent {self._address} sent nonsense: {error}") from None
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"agent {self._address} did not answer within {self._timeout:g} s",
-                "it may be waiting for a person; otherwise it hangs, and restarting it helps",
-            ) from None
+            raise requests.late(self._address, self._timeout) from None
         except OSError as error:
-            raise Disconnected(f"agent {self._address} hung up: {error.strerror or error}") from None
+            raise requests.hung_up(self._address, error) from None
         if not reply:
-            raise Disconnected(f"agent {self._address} hung up without a reply")
+            raise requests.hung_up(self._address)
         return reply
 
     def shutdown(self) -> None:

@@ -49,13 +49,12 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
 
     environ = dict(os.environ)
     environ.pop("SSH_AGENT_PID", None)  # that of another agent
-    if address is not None and (endpoint := parse(address)).kind == "stdio":
+    if address is not None and parse(address).kind == "stdio":
+        # A program may ask a person something, so it is not started just to see whether it answers.
         from ..exposure import Exposure
         from ..server import sessions_at
 
-        _run(
-            command, environ, Exposure(sessions_at(endpoint), say)
-        )  # the program may ask a person: not to start it twice
+        _run(command, environ, Exposure(sessions_at(parse(address)), say))
     agent = open_agent(address)
     if place := _place(agent):
         agent.close()
