@@ -356,12 +356,3 @@ def at_each_moment() -> AtEachMoment:
         return number - 1
 
     return run_at_each
-
-
-@pytest.fixture
-def others_pipes(wine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have pipes that others made without a descriptor belong to us; under Wine they belong to nobody."""
-    if sys.platform == "win32" and wine:
-        from pageantry.winpipe import _security
-
-        monkeypatch.setattr(_security, "owner", lambda handle: _security.user())

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from ctypes import POINTER, byref, c_int, c_void_p, wintypes
 from typing import Any
 
@@ -24,21 +23,6 @@ import _winapi
 from pageantry.winpipe import _kernel, _security, _windows
 
 STRANGER = "S-1-5-21-1-2-3-1001"
-
-
-@pytest.fixture
-def listener(name: str) -> Iterator[Listener]:
-    with winpipe.listen(name) as listener:
-        listener.settimeout(30)
-        yield listener
-
-
-@pytest.fixture
-def ends(name: str, listener: Listener) -> Iterator[tuple[Pipe, Pipe]]:
-    with winpipe.connect(name) as client, listener.accept() as server:
-        client.settimeout(30)
-        server.settimeout(30)
-        yield client, server
 
 
 def function(dll: str, name: str, result: object, *arguments: object) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing.connection
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,19 +26,6 @@ READ_WRITE = _winapi.GENERIC_READ | _winapi.GENERIC_WRITE
 BYTES, MESSAGES = 0, 4 | 2  # PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE
 #: Pipes that an elevated process makes without a descriptor belong to this group.
 TRUST = (ADMINISTRATORS,)
-
-
-@pytest.fixture
-def listener(name: str) -> Iterator[Listener]:
-    with winpipe.listen(name) as listener:
-        listener.settimeout(30)
-        yield listener
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(10) as pool:
-        yield pool
 
 
 def connect(name: str) -> Pipe:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,18 +21,6 @@ if sys.platform != "win32":
 from pageantry.winpipe import _kernel
 
 Ends = tuple[Pipe, Pipe]
-
-
-@pytest.fixture
-def listener(name: str) -> Iterator[Listener]:
-    with winpipe.listen(name) as listener:
-        yield listener
-
-
-@pytest.fixture
-def ends(name: str, listener: Listener) -> Iterator[Ends]:
-    with winpipe.connect(name) as client, listener.accept() as server:
-        yield client, server
 
 
 # --- while one waits
@@ -49,6 +37,8 @@ def interrupted(call: Callable[[], object]) -> None:
 
 def test_ctrl_c_ends_each_wait(name: str, ends: Ends, listener: Listener) -> None:
     client, server = ends
+    for one in (client, server, listener):
+        one.settimeout(None)
     interrupted(lambda: client.recv(10))
     interrupted(lambda: client.recv_into(bytearray(10)))
     interrupted(listener.accept)
