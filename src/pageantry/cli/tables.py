@@ -37,7 +37,8 @@ def print_agents(found: Sequence[Found]) -> None:
     for index, one in enumerate(found):
         if index:
             emit("")
-        details = [one.agent, one.source and f"from {one.source}", one.owner and f"run by {one.owner}", _process(one)]
+        source = one.source != "address" and one.source  # an address that was just typed needs no source
+        details = [one.agent, source and f"from {source}", one.owner and f"run by {one.owner}", _process(one)]
         details += [f"also {address}" for address in one.also]
         emit(one.address, bold=True, more=", ".join(part for part in details if part))
         if one.error:
