@@ -42,7 +42,7 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     \b
     Examples:
       pageantry exec --agent keys:~/.ssh/deploy -- git push
-      pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- ssh example.org
+      pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- git pull
       pageantry exec --agent pageant -- ssh example.org
     """
     from ..endpoints import parse
