@@ -47,6 +47,8 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     """
     from ..endpoints import parse
 
+    if not command[0]:
+        raise Error("the command has no name", "give a program; perhaps a variable is empty that was to name it")
     environ = dict(os.environ)
     environ.pop("SSH_AGENT_PID", None)  # that of another agent
     if address is not None and parse(address).kind == "stdio":
@@ -121,23 +123,29 @@ else:
 
     def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
         """Go on as the command, while a child of this process serves the agent, as ssh-agent(1) does it."""
-        command_ended = _watch()
         try:
+            command_ended = _watch()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child knows that it is not its
             child = os.fork()
-        except OSError:
+        except BaseException:
             exposure.close()
             raise
         if child == 0:
-            _serve(exposure, command_ended)
+            _serve(exposure, command_ended, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _become(command, environ | {"SSH_AUTH_SOCK": exposure.address})
 
-    def _serve(exposure: Exposure, command_ended: Callable[[], object]) -> NoReturn:
-        """Serve until the command has ended. What the terminal and others tell the two of us is for that alone."""
+    def _serve(exposure: Exposure, command_ended: Callable[[], object], mask: set[int]) -> NoReturn:
+        """Serve until the command has ended. What the terminal and others tell the two of us is for that alone.
+
+        `mask` has the signals to be blocked from when those are seen to.
+        """
         try:
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
                 signal.signal(number, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, lambda *_: None)  # programs that we start are not to ignore them
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1):
                 os.dup2(null, descriptor)
@@ -157,8 +165,8 @@ else:
                 end = poll()
                 end.register(os.pidfd_open(process), POLLIN)
                 return end.poll
-            except OSError:
-                pass  # Linux before 5.3, or a sandbox
+            except (OSError, AttributeError):
+                pass  # Linux before 5.3, a Python that was built for one, or a sandbox
 
         def look() -> None:
             while os.getppid() == process:
