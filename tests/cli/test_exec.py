@@ -263,7 +263,7 @@ sys.exit(9)
             assert process.stdout.read() == b"1 True\n"
             assert process.wait(20) == 9
 
-    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGUSR1"])
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGTTOU", "SIGUSR1"])
     def test_a_signal_to_the_whole_group_leaves_the_agent_to_the_command(name: str) -> None:
         command = [*PAGEANTRY, "exec", "--agent", FILES, "--", *python(_ON_SIGNAL.format(name=name))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as process:

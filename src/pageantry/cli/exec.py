@@ -32,7 +32,7 @@ _LOOK: Final = 0.2
     context_settings={"allow_interspersed_args": False},
 )
 @agent_option
-@click.argument("command", metavar="COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A001 - it is the command's name
     """Run COMMAND with SSH_AUTH_SOCK leading to an agent, whatever way that listens.
 
@@ -141,7 +141,7 @@ else:
         `mask` has the signals to be blocked from when those are seen to.
         """
         try:
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
                 signal.signal(number, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, lambda *_: None)  # programs that we start are not to ignore them
