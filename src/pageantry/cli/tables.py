@@ -45,7 +45,8 @@ def print_agents(found: Sequence[Found]) -> None:
             emit(f"  {one.error}", fg="red")
             emit(f"  {one.hint}")
         elif one.identities is None:
-            emit(f"  {one.reached}; not asked for its keys, which might start or unlock it; --probe 3 does", dim=True)
+            emit(f"  {one.reached}; not asked for its keys, which might start or unlock it", dim=True)
+            emit("  pageantry agents --probe 3 asks all the same", dim=True)
         elif not one.identities:
             emit("  no keys", dim=True)
         else:
