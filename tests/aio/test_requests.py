@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -270,9 +271,10 @@ def test_an_agent_that_does_not_read_is_given_up_at_the_deadline(way: Way) -> No
     async def test() -> None:
         async with client(way, script, timeout=0.3) as agent:
             with pytest.raises(DeadlineExceeded):
-                await agent.sign(ED25519, bytes(262_000))  # more than fits into a socket's buffer
+                await agent.sign(ED25519, bytes(262_000))  # more than fits into a UNIX socket's buffer
             over.set()
-        assert sum(read) < 262_000  # nobody goes on sending
+        if sys.platform != "win32":  # where a socket's buffers may hold all of it
+            assert sum(read) < 262_000  # nobody goes on sending
 
     run(test)
 
