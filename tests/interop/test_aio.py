@@ -1,10 +1,11 @@
-"""The asyncio client against real agents: those of UNIX, key files, and on Windows Pageant over its pipe."""
+"""The asyncio client against real agents: those of UNIX, key files, and Pageant on Windows."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,39 @@ def test_the_agent_with_a_key_is_found_and_each_located(
     asyncio.run(test())
 
 
+def quoted(*words: str) -> str:
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+@on_unix
+def test_a_program_with_an_agent_behind_it_is_asked_cancelled_and_seen_to_its_end(
+    agent: Path, key_files: Keys, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    relay = quoted(sys.executable, "-m", "pageantry", "relay", str(agent))
+    key = public(key_files["ed25519"])
+
+    async def test() -> None:
+        async with aio.connect(f"stdio:sh -c {quoted(f'echo $$ >> {started}; exec {relay}')}") as client:
+            await client.sign(key, b"data", verify=True)
+            signing = asyncio.create_task(client.sign(key, b"never seen"))
+            await asyncio.sleep(0)
+            signing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await signing
+            await client.sign(key, b"data", verify=True)
+        for process in started.read_text().split():
+            deadline = time.monotonic() + 10
+            with contextlib.suppress(ProcessLookupError):
+                while True:
+                    os.kill(int(process), 0)
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.01)
+        assert len(started.read_text().split()) == 2
+
+    asyncio.run(test())
+
+
 def test_key_files_sign_too() -> None:
     async def test() -> None:
         async with aio.connect(f"keys:{os.pathsep.join(FILES)}") as client:
@@ -152,11 +186,12 @@ async def pageant() -> AsyncIterator[None]:
 
 
 @on_windows
-def test_pageant_lists_and_signs_over_its_pipe_on_every_loop() -> None:
+@pytest.mark.parametrize("address", ["pageant-pipe", "pageant-window"])
+def test_pageant_lists_and_signs_for_every_loop(address: str) -> None:
     async def test() -> None:
         files = KeyFiles(FILES)
         keys = [one.key for one in files.identities()]
-        async with pageant(), aio.connect("pageant-pipe") as agent:
+        async with pageant(), aio.connect(address) as agent:
             assert {one.key for one in await agent.identities()} == set(keys)
             assert "list-extended@putty.projects.tartarus.org" in await agent.query()
 
