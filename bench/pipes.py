@@ -27,7 +27,7 @@ from pageantry.winpipe import aio
 from pageantry.wire import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
 assert sys.platform == "win32", "named pipes are Windows'"
@@ -158,26 +158,44 @@ def proactor_loop(name: str, stack: ExitStack) -> Callable[[int], None]:
     return lambda count: loop.run_until_complete(calls(count))
 
 
-def aio_loop(name: str, stack: ExitStack) -> Callable[[int], None]:
-    """`winpipe.aio`, on the same kind of loop."""
+def on_loop(stack: ExitStack, opened: Coroutine[Any, Any, Callable[[], Awaitable[object]]]) -> Callable[[int], None]:
+    """A function that makes so many of the calls that `opened` gives, on the same kind of loop."""
     loop = asyncio.ProactorEventLoop()
     stack.callback(loop.close)
 
-    def tick() -> None:  # under Wine one in some thousand wake-ups from other threads gets lost: asyncio's send fails
-        loop.call_later(0.05, tick)
+    def wake() -> None:
+        loop.call_later(0.05, wake)
 
-    tick()
-    pipe = loop.run_until_complete(aio.connect(name))
-    stack.callback(pipe.close)
+    wake()  # under Wine, to wake a loop fails now and then (with WSAEWOULDBLOCK), which asyncio passes over
+    call = loop.run_until_complete(opened)
 
     async def calls(count: int) -> None:
         for _ in range(count):
-            await pipe.sendall(REQUEST)
-            reply = await pipe.recv(65536)
-            while len(reply) < 4 or len(reply) < 4 + int.from_bytes(reply[:4], "big"):
-                reply += await pipe.recv(65536)
+            await call()
 
     return lambda count: loop.run_until_complete(calls(count))
+
+
+async def aio_call(name: str, stack: ExitStack) -> Callable[[], Awaitable[object]]:
+    """`winpipe.aio`."""
+    pipe = await aio.connect(name)
+    stack.callback(pipe.close)
+
+    async def call() -> None:
+        await pipe.sendall(REQUEST)
+        reply = await pipe.recv(65536)
+        while len(reply) < 4 or len(reply) < 4 + int.from_bytes(reply[:4], "big"):
+            reply += await pipe.recv(65536)
+
+    return call
+
+
+async def client_call(name: str, stack: ExitStack) -> Callable[[], Awaitable[object]]:
+    """The agent's client for asyncio."""
+    agent = await pageantry.aio.connect(f"pipe:{name}")
+    loop = asyncio.get_running_loop()
+    stack.callback(lambda: loop.run_until_complete(agent.close()))
+    return agent.identities
 
 
 def repeated(call: Callable[[], object]) -> Callable[[int], None]:
@@ -216,7 +234,8 @@ def candidates(name: str, stack: ExitStack) -> dict[str, Callable[[int], None]]:
         "paramiko": paramiko_client(name, stack),
         "derivepassphrase": repeated(deriver.list_keys),
         "asyncio Proactor pipe": proactor_loop(name, stack),
-        "winpipe.aio": aio_loop(name, stack),
+        "winpipe.aio": on_loop(stack, aio_call(name, stack)),
+        "pageantry.aio": on_loop(stack, client_call(name, stack)),
     }
 
 

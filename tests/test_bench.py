@@ -74,6 +74,7 @@ def test_pipes_are_measured_beside_their_peers_and_judged() -> None:
         "derivepassphrase": False,
         "asyncio Proactor pipe": False,
         "winpipe.aio": False,
+        "pageantry.aio": False,
     }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from functools import partial
+from threading import Thread
 
 from . import client, discovery, requests, streams
 from .agent import SignFlags
@@ -45,8 +46,7 @@ def connect(
     say: Callable[[str], object] | None = None,
 ) -> Connecting:
     """See `pageantry.connect`. Await it, or use it in an `async with`. `say` is called at the end of the search."""
-    said: list[str] = []
-    return Connecting(partial(discovery.connect, address, holding=holding, timeout=timeout, say=said.append), said, say)
+    return Connecting(partial(discovery.connect, address, holding=holding, timeout=timeout), say)
 
 
 async def locate(address: str | None = None, *, probe: int | None = None) -> list[Found]:
@@ -57,11 +57,8 @@ async def locate(address: str | None = None, *, probe: int | None = None) -> lis
 class Connecting:
     """What `connect` returns: to be awaited for an `Agent`, or used in an `async with`, which closes that."""
 
-    def __init__(
-        self, search: Callable[[], blocking.Agent], said: list[str], say: Callable[[str], object] | None
-    ) -> None:
+    def __init__(self, search: Callable[..., blocking.Agent], say: Callable[[str], object] | None) -> None:
         self._search = search
-        self._said = said
         self._say = say
 
     def __await__(self) -> Generator[Any, None, Agent]:
@@ -77,21 +74,22 @@ class Connecting:
 
     async def _open(self) -> Agent:
         say = self._say or partial(warnings.warn, stacklevel=2)  # of whoever awaits this
-        found = await in_thread("pageantry", self._found, _discard)
+        said: list[str] = []
+        found = await in_thread("pageantry", lambda: self._find(said.append), _discard)
         try:
-            for message in self._said:
+            for message in said:
                 say(message)
             if isinstance(found, Error):
                 raise found
             self._agent = await Client.over(found) if isinstance(found, client.Client) else Agent(found)
         except BaseException:
-            _discard(found)
+            Thread(target=_discard, args=(found,), daemon=True).start()
             raise
         return self._agent
 
-    def _found(self) -> blocking.Agent | Error:
+    def _find(self, say: Callable[[str], object]) -> blocking.Agent | Error:
         try:
-            return self._search()
+            return self._search(say=say)
         except Error as error:
             return error
 
@@ -104,7 +102,7 @@ def _discard(found: blocking.Agent | Error) -> None:
 class Agent:
     """Any agent, for the tasks of one loop: its methods, to be awaited, each done in a thread when it is its turn.
 
-    A call that is cancelled is done all the same.
+    A call that is cancelled once it has begun is done all the same.
     """
 
     def __init__(self, agent: blocking.Agent) -> None:
