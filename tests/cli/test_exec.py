@@ -167,6 +167,16 @@ def test_what_cannot_be_run_is_said(address: str, command: str, words: str, tmp_
     assert hint
 
 
+def test_a_program_of_the_current_directory_is_not_meant(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of-a-stranger.exe").write_bytes(b"MZ")
+    (tmp_path / "of-a-stranger.exe").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    done = run(address, "of-a-stranger.exe")
+    assert (done.returncode, done.stderr.count(b"there is no program")) == (1, 1)
+
+
 def test_a_command_without_a_name_is_said(address: str) -> None:
     done = run(address, "", "-l")
     what, _ = done.stderr.decode().splitlines()

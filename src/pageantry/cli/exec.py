@@ -89,10 +89,12 @@ if sys.platform == "win32":
         """Run the command, and end as it does. Ctrl-C reaches it as it reaches us, and is its own business."""
         from subprocess import Popen
 
+        from ..endpoints.programs import executable
+
         for number in (signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, signal.SIG_IGN)
         try:
-            status = Popen(command, env=environ).wait()
+            status = Popen(command, executable=executable(command[0]), env=environ).wait()
         except OSError as error:
             raise _failure(command[0], error) from None
         sys.exit(status - 2**32 if status >= 2**31 else status)  # a C int, which is what this takes
