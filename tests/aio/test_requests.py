@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -275,7 +276,8 @@ def test_an_agent_that_does_not_read_is_given_up_at_the_deadline(way: Way) -> No
             await until(lambda: peers.connections[0].fileno() == -1)
         over.set()
         await peers.all_gone()
-        assert sum(read) < 262_000  # nobody goes on sending
+        if sys.platform != "win32":  # where sockets of a pair are TCP's, whose buffers may take all of it
+            assert sum(read) < 262_000  # nobody goes on sending
 
     run(test)
 
