@@ -1,4 +1,4 @@
-"""The parts of the Windows lab, and how each is made: a Windows, a Python for it, PuTTY's programs."""
+"""The parts of the Windows lab, and how each is made: a Windows, a Python for it, PuTTY's programs, GnuPG's sockets."""
 
 from __future__ import annotations
 

@@ -325,8 +325,8 @@ class Server:
                     sleep(_PAUSE)
                 continue
             if len(self._served) >= MAX_CONNECTIONS:
-                self._say(f"a client was turned away: {MAX_CONNECTIONS} are connected")
                 connection.close()
+                self._tell(f"a client was turned away: {MAX_CONNECTIONS} are connected")
                 continue
             session = self._open_session()
             thread = threading.Thread(target=self._serve, args=(connection, session), name="pageantry", daemon=True)
@@ -335,8 +335,8 @@ class Server:
             try:
                 thread.start()
             except RuntimeError:
-                self._say("a client was turned away: the system gives no more threads")
                 self._end(thread)
+                self._tell("a client was turned away: the system gives no more threads")
 
     def _end(self, thread: threading.Thread) -> None:
         """Let go of a connection and its session."""
@@ -345,12 +345,18 @@ class Server:
         connection.close()
         session.close()
 
+    def _tell(self, line: str) -> None:
+        try:
+            self._say(line)
+        except OSError:
+            pass  # nobody reads it any more, which is no reason to serve nobody any more
+
     def _serve(self, connection: Connection, session: Session) -> None:
         try:
             converse(connection, session)
         except Error as error:
             if not self._listener.closed:
-                self._say(f"a client was hung up on: {error}")
+                self._tell(f"a client was hung up on: {error}")
         except OSError:
             pass  # it is too slow, or has gone
         finally:

@@ -167,6 +167,22 @@ def test_what_cannot_be_run_is_said(address: str, command: str, words: str, tmp_
     assert hint
 
 
+def test_a_program_of_the_current_directory_is_not_meant(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of-a-stranger.exe").write_bytes(b"MZ")
+    (tmp_path / "of-a-stranger.exe").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    done = run(address, "of-a-stranger.exe")
+    assert (done.returncode, done.stderr.count(b"there is no program")) == (1, 1)
+
+
+def test_a_command_without_a_name_is_said(address: str) -> None:
+    done = run(address, "", "-l")
+    what, _ = done.stderr.decode().splitlines()
+    assert (done.returncode, what) == (1, "pageantry: the command has no name")
+
+
 def test_without_an_agent_nothing_is_run(tmp_path: Path) -> None:
     done = run(str(tmp_path / "missing"), *python("print('it runs')"))
     assert (done.returncode, done.stdout) == (1, b"")
@@ -257,7 +273,7 @@ sys.exit(9)
             assert process.stdout.read() == b"1 True\n"
             assert process.wait(20) == 9
 
-    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGUSR1"])
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGTTOU", "SIGUSR1"])
     def test_a_signal_to_the_whole_group_leaves_the_agent_to_the_command(name: str) -> None:
         command = [*PAGEANTRY, "exec", "--agent", FILES, "--", *python(_ON_SIGNAL.format(name=name))]
         with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as process:
@@ -326,9 +342,32 @@ with pageantry.connect(os.environ["SSH_AUTH_SOCK"]) as agent:
         done = run(address, "sh", "-c", "ls /proc/$$/fd")
         assert sorted(done.stdout.split()) == [b"0", b"1", b"2"]
 
-    def test_where_the_system_does_not_tell_the_end_it_is_looked_for(place: Path) -> None:
-        hidden = "import os, sys\nif hasattr(os, 'pidfd_open'):\n def none(_): raise OSError\n os.pidfd_open = none\n"
-        main = "from pageantry.cli import main\nmain(['exec', '--agent', sys.argv[1], '--', *sys.argv[2:]])"
-        done = subprocess.run(python(hidden + main, FILES, *python(_LOOK)), capture_output=True, timeout=60)
+    def altered(lines: str, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """As `run`, with `lines` before."""
+        main = "\nfrom pageantry.cli import main\nmain(['exec', '--agent', sys.argv[1], '--', *sys.argv[2:]])"
+        return subprocess.run(
+            python(f"import os, signal, sys\n{lines}{main}", FILES, *command), capture_output=True, timeout=60
+        )
+
+    @pytest.mark.parametrize(
+        "lines", ["def none(_): raise OSError\nos.pidfd_open = none", "vars(os).pop('pidfd_open', 0)"]
+    )
+    def test_where_the_system_does_not_tell_the_end_it_is_looked_for(lines: str, place: Path) -> None:
+        done = altered(lines, *python(_LOOK))
         assert json.loads(done.stdout)["keys"] == [FINGERPRINT]
         wait_for(lambda: not list(place.iterdir()), "the agent outlives its command")
+
+    def test_ctrl_c_before_the_command_runs_leaves_nothing(place: Path) -> None:
+        done = altered("def fork(): raise KeyboardInterrupt\nos.fork = fork", *python("print('it runs')"))
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"pageantry: interrupted" in done.stderr
+        assert not list(place.iterdir())
+
+    def test_ctrl_c_does_not_reach_the_agent_even_at_first() -> None:
+        lines = "forked = os.fork\ndef fork():\n child = forked()\n child or os.kill(os.getpid(), signal.SIGINT)"
+        done = altered(f"{lines}\n return child\nos.fork = fork", *python(_LOOK))
+        assert json.loads(done.stdout)["keys"] == [FINGERPRINT]
+
+    def test_the_command_may_be_interrupted() -> None:
+        blocked = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+        assert altered("", *python(blocked)).stdout == b"set()\n"

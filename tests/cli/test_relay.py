@@ -196,6 +196,15 @@ def test_it_ends_when_nobody_reads_the_replies_any_more() -> None:
         assert process.stderr.read() == b""
 
 
+def test_it_ends_when_the_input_has_and_nobody_reads_the_replies() -> None:
+    full = frame(b"\x06" + bytes(MAX_MESSAGE - 1))
+    with serving(lambda _: full) as agent, started(agent.address) as process:
+        assert process.stdin
+        process.stdin.write(LIST)
+        process.stdin.close()
+        assert process.wait(20) == 1
+
+
 def test_standard_input_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "requests").write_bytes(LIST * 3)
     with serving(lambda _: ONE) as agent, (tmp_path / "requests").open("rb") as requests:

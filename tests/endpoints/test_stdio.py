@@ -139,6 +139,14 @@ def test_a_program_that_is_not_there(text: str) -> None:
     assert "there is no program" in str(failure(text, Unreachable))
 
 
+def test_a_program_of_the_current_directory_is_not_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ssh-of-a-stranger", "ssh-of-a-stranger.exe"):
+        (tmp_path / name).write_bytes(b"MZ")
+        (tmp_path / name).chmod(0o755)
+        monkeypatch.chdir(tmp_path)
+        assert "there is no program" in str(failure(f"{name} host", Unreachable))
+
+
 def test_something_that_is_no_program(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("hello")
     failure(quoted([str(tmp_path / "file.txt")]), Unreachable)

@@ -157,3 +157,16 @@ def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch:
     monkeypatch.setattr(exposure._listener, "accept", failing)
     with exposure as address, pageantry.connect(address) as agent:
         assert agent.identities()
+
+
+def test_it_goes_on_when_nobody_hears_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(_: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    with pageantry.exposed(KeyFiles([str(KEY)]), say=say) as address, contextlib.ExitStack() as stack:
+        one = stack.enter_context(connected(address))
+        one.sendall(LIST)
+        assert one.recv(1)
+        for _ in range(2):
+            assert hung_up(stack.enter_context(connected(address)))

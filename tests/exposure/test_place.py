@@ -132,6 +132,15 @@ if sys.platform != "win32":
         assert shown(monkeypatch, XDG_RUNTIME_DIR=place) == Path("/tmp"), "everybody may put something else there"
         assert [path.name for path in place.iterdir()] == ["x" * 80]
 
+    def test_what_is_there_already_is_neither_replaced_nor_removed(place: Path) -> None:
+        from pageantry.endpoints.unix_listener import Listener
+
+        there = place / "agent"
+        there.write_text("precious")
+        with pytest.raises(OSError):  # noqa: PT011 - each system says it in its own way
+            Listener(str(there))
+        assert there.read_text() == "precious"
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
     def test_another_user_gets_in_by_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pageantry.endpoints.unix.trusted", lambda: (0,))  # whoever we are at that moment

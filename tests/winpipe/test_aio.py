@@ -1,11 +1,13 @@
 """Pipes on event loops: both verbs, on each loop that Windows has; and that a cancelled call loses nothing."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from typing import cast
 
 import pytest
 
@@ -225,5 +227,33 @@ def test_what_fails_is_raised_where_it_is_waited_for(name: str) -> None:
             await aio.connect(name)
         with pytest.raises(ValueError, match="slash"):
             await aio.connect("a\\b")
+
+    run(test())
+
+
+def test_a_client_that_a_closed_listener_still_got_is_hung_up_on(name: str) -> None:
+    async def test() -> None:
+        listener = aio.listen(name)
+        accepting = asyncio.ensure_future(listener.accept())
+        client = await aio.connect(name)
+        accepting.cancel()
+        listener.close()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            (await accepting).close()
+        assert await client.recv(1) == b""
+        client.close()
+
+    for _ in range(10):
+        run(test())
+        name += "x"
+
+
+def test_a_number_is_nothing_to_send(name: str) -> None:
+    async def test() -> None:
+        client, server = await connected(name)
+        with pytest.raises(TypeError):
+            await client.sendall(cast("bytes", 5))
+        client.close()
+        server.close()
 
     run(test())

@@ -26,7 +26,7 @@ def agents(address: str | None = None, probe: int | None = None, as_json: bool =
     \b
     Examples:
       pageantry agents
-      pageantry agents --probe 3           wake those up, too, that start on demand
+      pageantry agents --probe 3      wake those up, too, that start on demand
       pageantry agents --json
     """
     from ..discovery import locate

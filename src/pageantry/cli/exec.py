@@ -32,7 +32,7 @@ _LOOK: Final = 0.2
     context_settings={"allow_interspersed_args": False},
 )
 @agent_option
-@click.argument("command", metavar="COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A001 - it is the command's name
     """Run COMMAND with SSH_AUTH_SOCK leading to an agent, whatever way that listens.
 
@@ -42,11 +42,13 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     \b
     Examples:
       pageantry exec --agent keys:~/.ssh/deploy -- git push
-      pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- ssh example.org
+      pageantry exec --agent 'stdio:pageantry.exe relay pageant' -- git pull
       pageantry exec --agent pageant -- ssh example.org
     """
     from ..endpoints import parse
 
+    if not command[0]:
+        raise Error("the command has no name", "give a program; perhaps a variable is empty that was to name it")
     environ = dict(os.environ)
     environ.pop("SSH_AGENT_PID", None)  # that of another agent
     if address is not None and parse(address).kind == "stdio":
@@ -87,10 +89,12 @@ if sys.platform == "win32":
         """Run the command, and end as it does. Ctrl-C reaches it as it reaches us, and is its own business."""
         from subprocess import Popen
 
+        from ..endpoints.programs import executable
+
         for number in (signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, signal.SIG_IGN)
         try:
-            status = Popen(command, env=environ).wait()
+            status = Popen(command, executable=executable(command[0]), env=environ).wait()
         except OSError as error:
             raise _failure(command[0], error) from None
         sys.exit(status - 2**32 if status >= 2**31 else status)  # a C int, which is what this takes
@@ -121,23 +125,29 @@ else:
 
     def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
         """Go on as the command, while a child of this process serves the agent, as ssh-agent(1) does it."""
-        command_ended = _watch()
         try:
+            command_ended = _watch()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child knows that it is not its
             child = os.fork()
-        except OSError:
+        except BaseException:
             exposure.close()
             raise
         if child == 0:
-            _serve(exposure, command_ended)
+            _serve(exposure, command_ended, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _become(command, environ | {"SSH_AUTH_SOCK": exposure.address})
 
-    def _serve(exposure: Exposure, command_ended: Callable[[], object]) -> NoReturn:
-        """Serve until the command has ended. What the terminal and others tell the two of us is for that alone."""
+    def _serve(exposure: Exposure, command_ended: Callable[[], object], mask: set[int]) -> NoReturn:
+        """Serve until the command has ended. What the terminal and others tell the two of us is for that alone.
+
+        `mask` has the signals to be blocked from when those are seen to.
+        """
         try:
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
                 signal.signal(number, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, lambda *_: None)  # programs that we start are not to ignore them
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1):
                 os.dup2(null, descriptor)
@@ -157,8 +167,8 @@ else:
                 end = poll()
                 end.register(os.pidfd_open(process), POLLIN)
                 return end.poll
-            except OSError:
-                pass  # Linux before 5.3, or a sandbox
+            except (OSError, AttributeError):
+                pass  # Linux before 5.3, a Python that was built for one, or a sandbox
 
         def look() -> None:
             while os.getppid() == process:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 @click.group
 def export() -> None:
-    """Print the settings that other programs keep."""
+    """Print the settings that other programs keep.
+
+    \b
+    Examples:
+      VAULT_KEY=... pageantry export vault ~/.vault
+    """
 
 
-@export.command("vault")
+@export.command("vault", short_help="Print the settings in vault(1)'s own store.")
 @click.argument("path", type=click.Path())
 @click.option(
     "-f",

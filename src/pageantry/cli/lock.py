@@ -16,6 +16,11 @@ def lock(address: str | None, as_json: bool) -> None:
     """Lock an agent: until it is unlocked with the same passphrase, it shows no keys and signs nothing.
 
     The passphrase is asked for at the terminal, twice, or read from standard input.
+
+    \b
+    Examples:
+      pageantry lock
+      pageantry lock --agent unix:/run/user/1000/ssh-agent
     """
     passphrase = read_secret("Lock with passphrase: ")
     if not passphrase:
@@ -33,7 +38,13 @@ def lock(address: str | None, as_json: bool) -> None:
 @agent_option
 @json_option
 def unlock(address: str | None, as_json: bool) -> None:
-    """Unlock an agent. The passphrase is asked for at the terminal, or read from standard input."""
+    """Unlock an agent. The passphrase is asked for at the terminal, or read from standard input.
+
+    \b
+    Examples:
+      pageantry unlock
+      pageantry unlock --agent unix:/run/user/1000/ssh-agent
+    """
     passphrase = read_secret("Passphrase: ")
     with open_agent(address) as agent:
         agent.unlock(passphrase.encode())

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from ..server import Session
 
-#: Seconds that each further reply is waited for when the input has ended.
+#: Seconds that each further reply, or the next part of one, is waited for when the input has ended.
 GRACE: Final = 2.0
 
 _CHUNK: Final = 64 * 1024
+#: Bytes that are written at once, so that a slow reader is told from one that does not read.
+_PIECE: Final = 4096
 #: Pieces of input that may lie about while the agent is busy.
 _AHEAD: Final = 4
 
@@ -38,7 +40,7 @@ def relay(address: str) -> None:
     \b
     Examples:
       pageantry keys --agent 'stdio:pageantry.exe relay pageant'
-      pageantry keys --agent 'stdio:ssh example.org pageantry relay openssh'
+      pageantry keys --agent 'stdio:ssh example.org pageantry relay /run/agent'
       pageantry keys --agent 'stdio:docker exec -i box pageantry relay /run/agent'
     """
     from ..endpoints import parse
@@ -83,7 +85,8 @@ class _Standard:
                 os.set_blocking(descriptor, True)
         #: whether the session was ended although it had a reply to give
         self.given_up = False
-        self._answered = 0
+        self._written = 0
+        self._writing = False
         self._session = session
         self._input: Queue[bytes] = Queue(_AHEAD)
         self._done = threading.Event()
@@ -94,21 +97,26 @@ class _Standard:
             self._input.put(piece)
         self._input.put(b"")
         before = -1
-        while before != self._answered:
-            before = self._answered
+        while before != self._written:
+            before = self._written
             if self._done.wait(GRACE):
                 return
         self.given_up = True
         self._session.shutdown()
+        if self._writing:  # to somebody who does not read, which nothing else ends
+            self._session.close()
+            os._exit(1)
 
     def recv(self, size: int) -> bytes:
         return self._input.get()
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
+        self._writing = True
         while view:
-            view = view[os.write(1, view) :]
-        self._answered += 1
+            view = view[os.write(1, view[:_PIECE]) :]
+            self._written += 1
+        self._writing = False
 
     def settimeout(self, seconds: float | None) -> None:
         """Nothing."""

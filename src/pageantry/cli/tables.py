@@ -37,14 +37,16 @@ def print_agents(found: Sequence[Found]) -> None:
     for index, one in enumerate(found):
         if index:
             emit("")
-        details = [one.agent, one.source and f"from {one.source}", one.owner and f"run by {one.owner}", _process(one)]
+        source = one.source != "address" and one.source  # an address that was just typed needs no source
+        details = [one.agent, source and f"from {source}", one.owner and f"run by {one.owner}", _process(one)]
         details += [f"also {address}" for address in one.also]
         emit(one.address, bold=True, more=", ".join(part for part in details if part))
         if one.error:
             emit(f"  {one.error}", fg="red")
             emit(f"  {one.hint}")
         elif one.identities is None:
-            emit(f"  {one.reached}; not asked for its keys, which might start or unlock it; --probe 3 does", dim=True)
+            emit(f"  {one.reached}; not asked for its keys, which might start or unlock it", dim=True)
+            emit("  pageantry agents --probe 3 asks all the same", dim=True)
         elif not one.identities:
             emit("  no keys", dim=True)
         else:

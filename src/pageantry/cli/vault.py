@@ -122,7 +122,8 @@ def _checked_service(ctx: click.Context, param: click.Parameter, value: str | No
     "--agent",
     metavar="ADDRESS",
     callback=_not_empty,
-    help="The agent to use: unix:PATH, keys:PATH (key files), or a socket's path.",
+    help="The agent to use: unix:PATH or a socket's path; openssh, pageant or pipe:NAME on Windows; stdio:COMMAND; "
+    "keys:PATH (key files). Default: all of them, until one has the key.",
 )
 @click.option("--json", is_flag=True, help="Print JSON.")
 @_flag("-c", "config", "Save the given settings for SERVICE, or without one for all.")

@@ -1,4 +1,4 @@
-"""What other programs know about where agents are: cygpath, gpgconf."""
+"""Other programs: where they are, and what some of them know about where agents are (cygpath, gpgconf)."""
 
 from __future__ import annotations
 
@@ -37,9 +37,23 @@ def output(name: str, *arguments: str, timeout: float = TIMEOUT) -> str | None:
 
 def find(name: str) -> str | None:
     """The path of a program on PATH; never one of the current directory, where Windows would look first."""
-    file = f"{name}.exe" if os.name == "nt" else name
+    file = f"{name}.exe" if os.name == "nt" and not os.path.splitext(name)[1] else name
     for directory in os.environ.get("PATH", "").split(os.pathsep):
         path = os.path.join(directory.strip('"'), file)
         if os.path.isabs(path) and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return None
+
+
+def executable(name: str) -> str | None:
+    """What Windows has to be told beside a command that begins with `name`, lest it take a program of the current
+    directory, which may be anybody's, for that on PATH: its path. None for a path, which is not looked for.
+
+    Raises FileNotFoundError.
+    """
+    if os.path.dirname(name):
+        return None
+    path = find(name)
+    if path is None:
+        raise FileNotFoundError(name)
+    return path

@@ -158,7 +158,9 @@ if sys.platform == "win32":
         from subprocess import Popen
 
         from .. import winpipe
+        from .programs import executable
 
+        program = executable(name)
         descriptors: list[int] = []
         ends: list[winpipe.Pipe] = []
         try:
@@ -166,7 +168,7 @@ if sys.platform == "win32":
                 for flags in (os.O_RDONLY, os.O_WRONLY):
                     descriptors.append(os.open(listener.path, flags | os.O_BINARY | os.O_NOINHERIT))
                     ends.append(listener.accept())
-                process = Popen(command, stdin=descriptors[0], stdout=descriptors[1])
+                process = Popen(command, executable=program, stdin=descriptors[0], stdout=descriptors[1])
         except BaseException:
             for end in ends:
                 end.close()

@@ -30,11 +30,13 @@ class Listener:
     def __init__(self, path: str) -> None:
         self.path = path
         self.closed = False
+        self._made = False
         self._turn = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._wake, self._waker = socket.socketpair()
         try:
             self._socket.bind(path)
+            self._made = True
             os.chmod(path, 0o600)
             self._socket.listen(BACKLOG)
             self._socket.setblocking(False)
@@ -72,10 +74,11 @@ class Listener:
         with self._turn:
             self._socket.close()
             self._wake.close()
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass  # somebody else was faster, or it was never made
+        if self._made:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass  # somebody else was faster
 
 
 def _is_trusted(connection: socket.socket) -> bool:

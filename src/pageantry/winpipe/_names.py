@@ -44,5 +44,5 @@ def path(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """`name` on one line of bearable length."""
-    return repr(name if len(name) <= 80 else name[:77] + "…")
+    """`name` on one line of bearable length, its backslashes as people type them."""
+    return repr(name if len(name) <= 80 else name[:77] + "…").replace("\\\\", "\\")

@@ -69,7 +69,7 @@ class AsyncPipe:
 
     async def sendall(self, data: bytes | bytearray | memoryview) -> None:
         """See `Pipe.sendall`. When this is cancelled, nobody knows how much went."""
-        piece = bytes(data)  # now, as the caller may use the buffer again
+        piece = bytes(memoryview(data))  # now, as the caller may use the buffer again
         await self._writing.do(lambda: self._pipe.sendall(piece), self._pipe._stop_writing)
 
     def close(self) -> None:
@@ -104,9 +104,15 @@ class AsyncListener:
         """See `Listener.accept`."""
         if self._accepted:
             return AsyncPipe(self._accepted.pop())
-        return AsyncPipe(
-            await self._accepting.do(self._listener.accept, self._listener._stop_accepting, self._accepted.append)
-        )
+        accepting = self._accepting.do(self._listener.accept, self._listener._stop_accepting, self._keep)
+        return AsyncPipe(await accepting)
+
+    def _keep(self, pipe: Pipe) -> None:
+        """Have the next `accept` return this client, if there is to be one."""
+        if self._listener.closed:
+            pipe.close()
+        else:
+            self._accepted.append(pipe)
 
     def close(self) -> None:
         """Give the name up. An `accept` is woken with OSError (EBADF)."""
