@@ -142,7 +142,7 @@ def run(test: Test) -> None:
 
     asyncio.run(all_of_it())
     gc.collect()
-    assert unseen == []
+    assert unseen == [], unseen
     assert descriptors() <= before
 
 

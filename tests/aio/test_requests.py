@@ -269,10 +269,13 @@ def test_an_agent_that_does_not_read_is_given_up_at_the_deadline(way: Way) -> No
             read.append(len(data))
 
     async def test() -> None:
-        async with client(way, script, timeout=0.3) as agent:
+        peers = Peers(way, script)
+        async with aio.Client(peers.connect, "unix:/fake", 0.3) as agent:
             with pytest.raises(DeadlineExceeded):
                 await agent.sign(ED25519, bytes(262_000))  # more than fits into a UNIX socket's buffer
-            over.set()
+            await until(lambda: peers.connections[0].fileno() == -1)
+        over.set()
+        await peers.all_gone()
         if sys.platform != "win32":  # where a socket's buffers may hold all of it
             assert sum(read) < 262_000  # nobody goes on sending
 
