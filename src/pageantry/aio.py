@@ -193,6 +193,7 @@ class Client(Agent):
     async def over(cls, agent: client.Client) -> Self:
         """The same agent, whose connection this takes away."""
         result = cls(agent._connect, agent.address, agent._timeout)
+        result._bound = agent._bound
         connection, agent._connection = agent._connection, None
         if connection:
             result._stream = await streams.over(connection, agent.address)
