@@ -48,8 +48,9 @@ def test_the_front_door_stays_a_function_when_its_module_is_imported() -> None:
 
 def test_each_connection_has_its_own_to_the_agent_from_its_first_request_on(said: list[str]) -> None:
     with passing(lambda _: ONE, said) as (address, upstream):
-        assert upstream.open == 0, (
-            "the client's own connection would be in the way of an agent that serves one at a time"
+        wait_for(
+            lambda: upstream.open == 0,
+            "the client's own connection would be in the way of an agent that serves one at a time",
         )
         with connected(address) as one, connected(address) as other:
             for connection, times in ((one, 2), (other, 1), (one, 1)):
