@@ -140,7 +140,7 @@ def test_more_clients_than_there_may_be_are_turned_away_until_others_leave(
                 connection.sendall(LIST)
                 assert received(connection, len(ONE)) == ONE
             assert not served(address)
-        assert said == ["a client was turned away: 2 are connected"]
+        wait_for(lambda: said == ["a client was turned away: 2 are connected"], "nothing was said of it")
         wait_for(lambda: served(address), "nobody is served any more")
 
 
