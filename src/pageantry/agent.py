@@ -7,13 +7,28 @@ from enum import IntFlag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Self
+    from typing import Protocol, Self
 
     from .constraints import Constraint
     from .keys.private import PrivateKey
     from .keys.public import PublicKey
+
+    class Peer(Protocol):
+        """The process at the other end of a connection, for people: a pid may be another's by now."""
+
+        @property
+        def pid(self) -> int | None:
+            """Its number, where the system tells."""
+
+        @property
+        def account(self) -> str:
+            """The user as whom it runs; empty where that is not known."""
+
+        @property
+        def program(self) -> str:
+            """The path of the program that it runs; empty where that is not known."""
 
 
 class SignFlags(IntFlag):
@@ -120,3 +135,15 @@ class Agent(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Shared(Agent):
+    """An agent that any number of threads and connections may share; each connection has a view of its own."""
+
+    @abstractmethod
+    def open(self, peer: Peer | None, gone: Callable[[], bool] | None = None) -> Shared:
+        """The agent as a connection sees it that `peer` has made; `gone` tells whether its other end has left."""
+
+    @abstractmethod
+    def listing(self) -> bytes:
+        """The payload of an IDENTITIES_ANSWER with `identities`: agents are asked for nothing as often."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+from . import sessions
 from .client import Client
 from .errors import Error
-from .server import Server, sessions
+from .server import Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from .agent import Agent
-    from .server import Session
+    from .sessions import Opener
 
 _SOCKET: Final = "agent"
 
@@ -31,7 +32,7 @@ class Exposure:
     Each has a session that `open_session` gives; for `say` see `exposed`. Raises `Error`, OSError.
     """
 
-    def __init__(self, open_session: Callable[[], Session], say: Callable[[str], object] | None = None) -> None:
+    def __init__(self, open_session: Opener, say: Callable[[str], object] | None = None) -> None:
         self._open_session = open_session
         self._say = say
         self._listener = _listen()
@@ -40,7 +41,7 @@ class Exposure:
         self.address = self._listener.path
 
     def __enter__(self) -> str:
-        self._server = Server(self._listener, self._open_session, self._say)
+        self._server = Server([self._listener], self._open_session, self._say)
         return self.address
 
     def __exit__(
@@ -70,7 +71,7 @@ def exposed(agent: Agent, *, say: Callable[[str], object] | None = None) -> Expo
     """
     if isinstance(agent, Client):
         agent._rest()  # some agents serve one client at a time, which may not be one that only waits
-    return Exposure(sessions(agent), say)
+    return Exposure(sessions.to(agent), say)
 
 
 if sys.platform == "win32":

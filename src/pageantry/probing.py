@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Final
 
-    from .agent import Identity
+    from .agent import Identity, Peer
     from .client import Connection
     from .endpoints import Endpoint
-    from .endpoints.sockets import Peer
 
 #: Seconds to connect to an agent that nobody named.
 PROBE_CONNECT_TIMEOUT: Final = 0.25

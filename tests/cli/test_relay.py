@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pageantry
-from pageantry import Client, PublicKey, server
+from pageantry import Client, PublicKey, framing
 from pageantry.endpoints import stdio
 from pageantry.errors import Disconnected, Unsupported
 from pageantry.keyfiles import KeyFiles
@@ -44,7 +44,7 @@ class Agent:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            frames = server.Frames(connection)
+            frames = framing.Frames(connection)
             while (request := frames.next(60)) and (reply := self._script(request[4:])) is not None:
                 connection.sendall(reply)
 

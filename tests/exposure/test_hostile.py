@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import threading
 
 import pytest
 
 import pageantry
-from pageantry import server
+from pageantry import framing, server, sessions
 from pageantry.errors import Disconnected, Unreachable, Unsupported
 from pageantry.exposure import Exposure
 from pageantry.keyfiles import KeyFiles
@@ -49,7 +50,7 @@ def test_a_length_that_cannot_be_is_hung_up_on(said: list[str], size: int) -> No
 def test_half_a_message_and_silence_is_hung_up_on_and_holds_nobody_up(
     offered: str, begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "FRAME_TIMEOUT", 1)
+    monkeypatch.setattr(framing, "FRAME_TIMEOUT", 1)
     with connected(offered) as silent, connected(offered) as other:
         silent.sendall(begun)
         other.sendall(LIST)
@@ -58,7 +59,7 @@ def test_half_a_message_and_silence_is_hung_up_on_and_holds_nobody_up(
 
 
 def test_a_client_that_does_not_read_is_hung_up_on(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "FRAME_TIMEOUT", 1)
+    monkeypatch.setattr(framing, "FRAME_TIMEOUT", 1)
     with passing(lambda _: frame(bytes(MAX_MESSAGE)), said) as (address, upstream), connected(address) as connection:
         connection.sendall(LIST * 100)
         wait_for(lambda: upstream.heard, "it was never served")
@@ -100,7 +101,7 @@ def test_an_agent_that_hangs_up_ends_the_connection_for_good(said: list[str]) ->
 def test_an_agent_that_talks_nonsense_or_nothing_is_said(
     said: list[str], reply: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "FRAME_TIMEOUT", 0.5)
+    monkeypatch.setattr(framing, "FRAME_TIMEOUT", 0.5)
     with passing(lambda _: reply, said, 0.5) as (address, _), connected(address) as connection:
         connection.sendall(LIST)
         assert hung_up(connection)
@@ -123,29 +124,48 @@ def test_an_agent_that_is_not_there_any_more_is_said(said: list[str]) -> None:
     assert said == ["a client was hung up on: there is no /fake"]
 
 
-def test_more_clients_than_there_may_be_are_turned_away_until_others_leave(
+def test_one_client_more_than_there_may_be_takes_the_place_of_the_idlest(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    with passing(lambda _: ONE, said) as (address, _), contextlib.ExitStack() as stack:
 
-    def served(address: str) -> bool:
-        with connected(address) as connection, contextlib.suppress(OSError):
+        def served() -> Connection:
+            connection = stack.enter_context(connected(address))
             connection.sendall(LIST)
-            return received(connection, len(ONE)) == ONE
-        return False
+            assert received(connection, len(ONE)) == ONE
+            return connection
 
-    with passing(lambda _: ONE, said) as (address, _):
-        with connected(address) as one, connected(address) as other:
-            for connection in (one, other):
-                connection.sendall(LIST)
-                assert received(connection, len(ONE)) == ONE
-            assert not served(address)
-        wait_for(lambda: said == ["a client was turned away: 2 are connected"], "nothing was said of it")
-        wait_for(lambda: served(address), "nobody is served any more")
+        idlest, other, _ = served(), served(), served()
+        assert hung_up(idlest)
+        other.sendall(LIST)
+        assert received(other, len(ONE)) == ONE
+    assert said == ["2 clients are connected: one that was idle was hung up on for another"]
+
+
+def test_a_client_is_turned_away_when_all_there_may_be_are_busy(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(_: bytes) -> bytes:
+        asked.set()
+        go_on.wait(30)
+        return ONE
+
+    with passing(slow, said) as (address, _), connected(address) as busy:
+        busy.sendall(LIST)
+        assert asked.wait(10)
+        with connected(address) as further:
+            assert hung_up(further)
+        go_on.set()
+        assert received(busy, len(ONE)) == ONE
+    assert said == ["a client was turned away: 1 are connected, and none of them is idle"]
 
 
 def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    exposure = Exposure(server.sessions(KeyFiles([str(KEY)])))
+    exposure = Exposure(sessions.to(KeyFiles([str(KEY)])))
     accept = exposure._listener.accept
     failures = iter([errno.EMFILE, errno.ENOBUFS, errno.ECONNABORTED])
 
@@ -159,14 +179,12 @@ def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch:
         assert agent.identities()
 
 
-def test_it_goes_on_when_nobody_hears_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_on_when_nobody_hears_what_it_says() -> None:
     def say(_: str) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
-    with pageantry.exposed(KeyFiles([str(KEY)]), say=say) as address, contextlib.ExitStack() as stack:
-        one = stack.enter_context(connected(address))
-        one.sendall(LIST)
-        assert one.recv(1)
+    with pageantry.exposed(KeyFiles([str(KEY)]), say=say) as address:
         for _ in range(2):
-            assert hung_up(stack.enter_context(connected(address)))
+            with connected(address) as nonsense:
+                nonsense.sendall(bytes(4))
+                assert hung_up(nonsense)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pageantry
-from pageantry import Client, PublicKey, server
+from pageantry import Client, PublicKey, framing
 from pageantry.endpoints import parse
 from pageantry.messages import IdentitiesAnswer, RequestIdentities, frame
 
@@ -97,7 +97,7 @@ class Upstream:
 
     def _serve(self, connection: socket.socket, heard: list[bytes]) -> None:
         with connection, contextlib.suppress(OSError):
-            frames = server.Frames(connection)
+            frames = framing.Frames(connection)
             while request := frames.next(60):
                 heard.append(request)
                 reply = self._script(request[4:])

@@ -54,9 +54,9 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     if address is not None and parse(address).kind == "stdio":
         # A program may ask a person something, so it is not started just to see whether it answers.
         from ..exposure import Exposure
-        from ..server import sessions_at
+        from .. import sessions
 
-        _run(command, environ, Exposure(sessions_at(parse(address)), say))
+        _run(command, environ, Exposure(sessions.at(parse(address)), say))
     agent = open_agent(address)
     if place := _place(agent):
         agent.close()

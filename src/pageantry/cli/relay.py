@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from ..server import Session
+    from ..sessions import Opener
 
 #: Seconds that each further reply, or the next part of one, is waited for when the input has ended.
 GRACE: Final = 2.0
@@ -45,16 +45,18 @@ def relay(address: str) -> None:
     """
     from ..endpoints import parse
     from ..prompts import typed
-    from ..server import converse, sessions_at
+    from .. import sessions
+    from ..framing import Frames
+    from ..server import converse
 
     endpoint = parse(address)
     if typed():
         raise Error("standard input is a terminal", "this is for programs: --agent 'stdio:pageantry relay …'")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to put in order
-    session = sessions_at(endpoint)()
-    connection = _Standard(session)
+    connection = _Standard(sessions.at(endpoint))
+    session = connection.session
     try:
-        converse(connection, session)
+        converse(Frames(connection), session)
     except WireError as error:
         raise Error(f"standard input is no request to an agent: {error}", "only programs speak that protocol") from None
     except Error:
@@ -74,7 +76,7 @@ class _Standard:
     A thread reads ahead, so that the end of the input ends `session` even while that waits for its agent.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, open_session: Opener) -> None:
         if sys.platform == "win32":
             import msvcrt
 
@@ -87,7 +89,7 @@ class _Standard:
         self.given_up = False
         self._written = 0
         self._writing = False
-        self._session = session
+        self.session = open_session(self)
         self._input: Queue[bytes] = Queue(_AHEAD)
         self._done = threading.Event()
         threading.Thread(target=self._read, name="pageantry relay", daemon=True).start()
@@ -102,9 +104,9 @@ class _Standard:
             if self._done.wait(GRACE):
                 return
         self.given_up = True
-        self._session.shutdown()
+        self.session.shutdown()
         if self._writing:  # to somebody who does not read, which nothing else ends
-            self._session.close()
+            self.session.close()
             os._exit(1)
 
     def recv(self, size: int) -> bytes:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final
 
-    from .sockets import Peer
+    from ..agent import Peer
 
 _LOOPBACK: Final = socket.inet_aton("127.0.0.1")
 _ANY: Final = bytes(4)

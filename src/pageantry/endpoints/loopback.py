@@ -23,8 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from ..agent import Peer
     from .socketfiles import SocketFile
-    from .sockets import Peer
 
 #: Seconds in which GnuPG's would have sent the secret back if it did as Cygwin does.
 ECHO_WAIT: Final = 0.25

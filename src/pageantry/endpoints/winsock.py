@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Protocol
 
+    from ..agent import Peer
+
     class Winsock(Protocol):
         """What of ws2_32 is needed."""
 
@@ -131,7 +133,7 @@ def _connect(connection: Connection, path: str, timeout: float, winsock: Winsock
         raise OSError(code, f"Winsock's error {code}")
 
 
-def _trusted(path: str, pid: int) -> sockets.Peer:
+def _trusted(path: str, pid: int) -> Peer:
     """The process at the other end. Raises `Unreachable` for another user's."""
     peer, trusted = sockets.process(pid)
     if not trusted:

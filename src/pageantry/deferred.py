@@ -1,0 +1,127 @@
+"""Private keys that stay encrypted, in the files they came in, until they are needed.
+
+    deferred = Deferred(file, person)
+    deferred.signer(gone)      # asks for the passphrase, unless it is open
+    deferred.forget()          # from here on it would ask again
+
+Several requests for one key make one question; its answer is theirs, too, be it a refusal.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from .errors import Disconnected, Error, KeyFileError, Refused, WrongPassphrase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from .keys.files import KeyFile
+    from .keys.public import PublicKey
+    from .keys.signatures import Signer
+    from .prompts import Person
+
+#: How often a passphrase is asked for before a request fails; a program that answers by itself would not tire.
+ATTEMPTS: Final = 3
+
+
+def now() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is one: limits of time are a person's."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    else:  # noqa: RET505 - so that type checkers know what is for which system
+        return time.monotonic()
+
+
+class _Opening:
+    """An attempt to open a file: what came of it, once `ended` is set."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.error: Error = Disconnected("whoever was asking for the passphrase has left")
+
+
+class Deferred:
+    """The private half of the key in `file`, which `person` is asked to open; threads may share it.
+
+    Raises `KeyFileError` for a file that hides its public half, too.
+    """
+
+    #: the public half, without a certificate
+    public: PublicKey
+
+    def __init__(self, file: KeyFile, person: Person) -> None:
+        if file.public is None:
+            raise KeyFileError(
+                f"{file.where} hides even its public key", "save it in OpenSSH's format: ssh-keygen -p -f FILE"
+            )
+        self.public = file.public.plain
+        #: when it was last used, by `now`
+        self.used = 0.0
+        self._file = file
+        self._person = person
+        self._gate = threading.Lock()
+        self._signer: Signer | None = None
+        self._opening: _Opening | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Whether it can be used without asking."""
+        return self._signer is not None
+
+    def forget(self) -> None:
+        """Have it encrypted alone again. Whoever is signing with it at this moment ends that."""
+        with self._gate:
+            self._signer = None
+
+    def signer(self, label: str, gone: Callable[[], bool]) -> Signer:
+        """What signs with the key, which the question calls `label`; `gone` says that nobody wants it any more.
+
+        Raises what `Person.secret` raises, `WrongPassphrase`, `KeyFileError`.
+        """
+        while True:
+            with self._gate:
+                self.used = now()
+                if self._signer:
+                    return self._signer
+                opening = self._opening
+                if opening is None:
+                    mine = self._opening = _Opening()
+                    break
+            opening.ended.wait()  # the other's question has a time-out
+            if not (self._signer or isinstance(opening.error, Disconnected)):
+                raise Refused(str(opening.error), opening.error.hint)
+        try:
+            signer = self._opened(label, gone)
+            with self._gate:
+                self._signer, self.used = signer, now()
+            return signer
+        except Error as error:
+            mine.error = error
+            raise
+        finally:
+            with self._gate:
+                self._opening = None
+            mine.ended.set()
+
+    def _opened(self, label: str, gone: Callable[[], bool]) -> Signer:
+        from .keys.signatures import Signer
+
+        for attempt in range(ATTEMPTS):
+            again = "Wrong passphrase, once more.\n" if attempt else ""
+            passphrase = self._person.secret(f"{again}Passphrase for the key {label}: ", gone)
+            try:
+                key, _ = self._file.decrypt(passphrase.encode())
+            except WrongPassphrase:
+                continue
+            if key.public.plain != self.public:
+                raise KeyFileError(f"the key file of {label} holds another key inside", "the file is damaged")
+            return Signer(key.plain)
+        raise WrongPassphrase(f"the passphrase for {label} was wrong, {ATTEMPTS} times", "ask for the key once more")
+
+    def __repr__(self) -> str:
+        return f"<Deferred {self.public.fingerprint()} {'clear' if self.clear else 'encrypted'}>"

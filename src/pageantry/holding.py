@@ -1,0 +1,220 @@
+"""What an agent's memory holds: keys with their limits, found by their blobs, gone when their time is over.
+
+One `Holding` serves all connections of an agent; nothing in it knows of them. It never asks, waits or signs.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from .deferred import Deferred, now
+from .errors import Refused
+from .messages import MAX_MESSAGE
+from .wire import Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, TypeAlias
+
+    from .constraints import RestrictDestination
+    from .keys.public import PublicKey
+    from .keys.signatures import Signer
+    from .securitykeys import SecurityKey
+
+    #: What signs with a key, or will.
+    Private: TypeAlias = Signer | Deferred | SecurityKey
+
+#: The most keys at a time: OpenSSH's clients take no longer list for one (MAX_AGENT_IDENTITIES is 2048).
+MAX_KEYS: Final = 2048
+
+_NEVER: Final = float("inf")
+#: Seconds that the keeper sleeps at most while something is due: its sleep does not see that the machine slept.
+_DOZE: Final = 60.0
+
+
+class Held:
+    """A key, and what it is limited to. Only `signatures_left` changes: a key that is added anew is another one."""
+
+    __slots__ = ("comment", "confirm", "destinations", "expires", "listed", "private", "public", "signatures_left")
+
+    public: PublicKey
+    comment: str
+    private: Private
+    #: by `now`; infinity where it has no such limit
+    expires: float
+    confirm: bool
+    #: None where it has no such limit
+    signatures_left: int | None
+    destinations: RestrictDestination | None
+    #: the key and its comment as a list of keys has them
+    listed: bytes
+
+    def __init__(
+        self,
+        public: PublicKey,
+        comment: str,
+        private: Private,
+        *,
+        lifetime: int | None = None,
+        confirm: bool = False,
+        signatures: int | None = None,
+        destinations: RestrictDestination | None = None,
+    ) -> None:
+        self.public = public
+        self.comment = comment
+        self.private = private
+        self.expires = now() + lifetime if lifetime else _NEVER
+        self.confirm = confirm
+        self.signatures_left = signatures
+        self.destinations = destinations
+        self.listed = bytes(Writer().string(public.blob).text(comment))
+
+    @property
+    def label(self) -> str:
+        """What to call it by: its comment and fingerprint."""
+        return f"{self.comment} ({self.public.fingerprint()})" if self.comment else self.public.fingerprint()
+
+    @property
+    def clear(self) -> bool:
+        """Whether it can be used without asking for a passphrase."""
+        return not isinstance(self.private, Deferred) or self.private.clear
+
+
+class Holding:
+    """The keys that are held, in the order in which they came. Every method may be called by any thread.
+
+    `clear_after` is after how many seconds without use the clear text of an encrypted key is forgotten; `say` is told
+    in a line of what happens by itself.
+    """
+
+    def __init__(self, clear_after: float | None = None, say: Callable[[str], object] | None = None) -> None:
+        self._clear_after = clear_after
+        self._say = say or (lambda _: None)
+        self._gate = threading.Condition(threading.RLock())
+        self._keys: dict[bytes, Held] = {}
+        self._size = 0
+        self._soonest = _NEVER
+        self._keeper: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, held: Held) -> None:
+        """Hold a key; the same one gives way to it, and its place.
+
+        Raises `Refused` where a list of all keys would be longer than a message, or than clients read.
+        """
+        with self._gate:
+            self._expire()
+            before = self._keys.get(held.public.blob)
+            size = self._size + len(held.listed) - (len(before.listed) if before else 0)
+            if size + 5 > MAX_MESSAGE or (not before and len(self._keys) >= MAX_KEYS):
+                raise Refused(
+                    f"no room for {held.label}: a list can have {MAX_KEYS} keys and {MAX_MESSAGE} bytes",
+                    "remove keys that are not needed, or start a further agent",
+                )
+            self._keys[held.public.blob] = held
+            self._size = size
+            self._soonest = min(self._soonest, held.expires)
+            if held.expires < _NEVER:
+                self.keep()
+
+    def get(self, blob: bytes) -> Held | None:
+        """The key of that blob."""
+        with self._gate:
+            self._expire()
+            return self._keys.get(blob)
+
+    def all(self) -> list[Held]:
+        """All keys, in their order."""
+        with self._gate:
+            self._expire()
+            return list(self._keys.values())
+
+    def spend(self, held: Held) -> bool:
+        """Count a signature by this key, which goes with its last one; whether there is one to be made at all."""
+        with self._gate:
+            self._expire()
+            if self._keys.get(held.public.blob) is not held:  # removed or replaced while a person was asked
+                return False
+            if held.signatures_left is not None:
+                held.signatures_left -= 1
+                if not held.signatures_left:
+                    self._drop(held)
+            return True
+
+    def drop(self, held: Held) -> None:
+        """Forget that key, if it is still held."""
+        with self._gate:
+            if self._keys.get(held.public.blob) is held:
+                self._drop(held)
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        with self._gate:
+            self._keys.clear()
+            self._size = 0
+            self._soonest = _NEVER
+
+    def forget(self) -> None:
+        """Have every key that came in an encrypted file be encrypted again."""
+        for held in self.all():
+            if isinstance(held.private, Deferred):
+                held.private.forget()
+
+    def deferred(self, plain: PublicKey) -> Deferred | None:
+        """The private half of that key, if it is held encrypted, alone or with a certificate."""
+        for held in self.all():
+            if isinstance(held.private, Deferred) and held.private.public == plain:
+                return held.private
+        return None
+
+    def close(self) -> None:
+        """Forget all keys, and look after none any more."""
+        with self._gate:
+            self.clear()
+            self._closed = True
+            self._gate.notify_all()
+
+    def _drop(self, held: Held) -> None:
+        del self._keys[held.public.blob]
+        self._size -= len(held.listed)
+
+    def _expire(self) -> None:
+        """Forget the keys whose time is over."""
+        if self._soonest == _NEVER or self._soonest > now():
+            return
+        moment = now()
+        for held in [held for held in self._keys.values() if held.expires <= moment]:
+            self._drop(held)
+            self._say(f"the time of {held.label} is over")
+        self._soonest = min((held.expires for held in self._keys.values()), default=_NEVER)
+
+    # Keys are to be gone from memory in time, and not only when somebody asks for one.
+
+    def keep(self) -> None:
+        """Have a thread look after what goes by itself, now that there is something."""
+        with self._gate:
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._look_after, name="pageantry keeper", daemon=True)
+                self._keeper.start()
+            self._gate.notify_all()
+
+    def _look_after(self) -> None:
+        with self._gate:
+            while not self._closed:
+                self._expire()
+                due = min(self._soonest, self._fade())
+                self._gate.wait(None if due == _NEVER else min(max(due - now(), 0.01), _DOZE))
+
+    def _fade(self) -> float:
+        """Have keys be encrypted again that were not used for so long; when the next may be due."""
+        due = _NEVER
+        for held in self._keys.values() if self._clear_after else ():
+            if isinstance(held.private, Deferred) and held.private.clear:
+                end = held.private.used + (self._clear_after or 0)
+                if end <= now():
+                    held.private.forget()
+                    self._say(f"{held.label} is encrypted again")
+                else:
+                    due = min(due, end)
+        return due

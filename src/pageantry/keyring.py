@@ -1,0 +1,330 @@
+"""Keys in memory, as an agent: the one that `pageantry serve` serves, or one without any server.
+
+    keyring = Keyring(person)        # an agent, for this very process
+    view = keyring.open(peer)        # the same for a connection, with hops of its own
+
+Messages, limits and refusals are those of OpenSSH's agent (RFC 9987; its PROTOCOL.agent); keys that come as encrypted
+files stay encrypted until they are needed, as Pageant has it. What must be asked is asked by a `prompts.Person`; while
+that thinks, only the request that needs the answer waits.
+"""
+
+from __future__ import annotations
+
+from . import forwarding, questions
+from .agent import Identity, Shared, SignFlags
+from .constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
+from .deferred import Deferred
+from .errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, UnsupportedConstraint, UnsupportedKey
+from .holding import Held, Holding
+from .locking import Locking
+from .messages import SessionBind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .agent import Peer
+    from .constraints import Constraint
+    from .holding import Private
+    from .keys.private import PrivateKey
+    from .keys.public import PublicKey
+    from .prompts import Person
+
+
+class _Common:
+    """What all connections to an agent have in common."""
+
+    def __init__(self, holding: Holding, person: Person | None, say: Callable[[str], object] | None) -> None:
+        self.holding = holding
+        self.locking = Locking()
+        self.person = person
+        self.say = say
+        self.views: dict[Keyring, None] = {}  # a set would do, but for its order
+
+
+class Keyring(Shared):
+    """Keys in memory. Threads may share it, and the views that `open` gives.
+
+    `person` is asked for passphrases and consent; without one, what must be asked is refused. Keys that are added
+    without a lifetime of their own have `lifetime` seconds; the clear text of encrypted ones is forgotten when it was
+    not used for `clear_after` seconds. None is for ever. `providers` are patterns of the libraries that may reach
+    security keys, and `web_safe` keeps those keys from signing what is no business of SSH's, both as ssh-agent(1) has
+    them. `say` is told in a line what was done for whom, and what was not, and why.
+    """
+
+    address = "keyring"
+
+    def __init__(
+        self,
+        person: Person | None = None,
+        *,
+        lifetime: int | None = None,
+        clear_after: float | None = None,
+        providers: str | None = None,
+        web_safe: bool = True,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
+        self._common = _Common(Holding(clear_after, say), person, say)
+        self._lifetime = lifetime
+        self._providers = providers
+        self._web_safe = web_safe
+        self._peer: Peer | None = None
+        self._path = forwarding.LOCAL
+        self._gone: Callable[[], bool] = _never
+
+    def open(self, peer: Peer | None, gone: Callable[[], bool] | None = None) -> Keyring:
+        """See `Shared.open`: a view has the same keys, and hops of its own."""
+        return _View(self, peer, gone or _never)
+
+    def close(self) -> None:
+        """Forget all keys, and end all questions."""
+        common = self._common
+        common.locking.close()
+        if common.person:
+            common.person.close()
+        common.holding.close()
+
+    # Requests, as RFC 9987 has them
+
+    def identities(self) -> list[Identity]:
+        """See `Agent.identities`: those that this connection may see, and none while it is locked."""
+        return [Identity(held.public, held.comment) for held in self._visible()]
+
+    def listing(self) -> bytes:
+        """See `Shared.listing`."""
+        listed = [held.listed for held in self._visible()]
+        return b"\x0c" + len(listed).to_bytes(4, "big") + b"".join(listed)
+
+    def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
+        """See `Agent.sign`. A person may be asked first, for consent and for a passphrase."""
+        held = self._held(key)
+        try:
+            signature = self._signature(held, data, flags)
+        except Error as error:
+            self._tell("refused to sign", held, f"for {questions.who(self._peer)}: {error}")
+            raise
+        if verify:
+            from .keys import signatures
+
+            signatures.verify(key, signature, data)
+        if self._common.say:
+            self._tell("signed", held, f"for {questions.who(self._peer)}, {questions.purpose(held, data, self._path)}")
+        return signature
+
+    def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
+        """See `Agent.add`. `UnsupportedKey` for one whose halves do not belong together."""
+        limits = _by_kind(constraints)
+        provider = limits.pop(SecurityKeyProvider, None)
+        private: Private
+        if key.public.hardware:
+            from .securitykeys import SecurityKey
+
+            if self._path.binds:  # CVE-2023-38408: another computer chose the library
+                raise Refused("a security key's library may be named on this computer alone", "add the key here")
+            name = provider.provider if isinstance(provider, SecurityKeyProvider) else "internal"
+            private = SecurityKey(key, name, *([self._providers] if self._providers else []))
+        elif provider:
+            raise Refused("a library for security keys came with another kind of key", "add the key without it")
+        else:
+            from .keys.signatures import Signer
+
+            private = Signer(key)
+        self._put(key.public, comment, private, limits)
+
+    def add_encrypted(
+        self,
+        file: bytes,
+        comment: str = "",
+        certificate: PublicKey | None = None,
+        constraints: Iterable[Constraint] = (),
+    ) -> None:
+        """Hold the key of `file`, the contents of a key file, which a person is asked to open when it is needed.
+
+        One that is not encrypted is added as it is. Raises `KeyFileError`, `Refused`.
+        """
+        from .keys.files import KeyFile
+
+        parsed = KeyFile.parse(file, f"the key file {comment}".rstrip())
+        comment = parsed.comment or comment
+        if not parsed.encrypted:
+            key, own = parsed.decrypt()
+            return self.add(key.certified(certificate) if certificate else key, own or comment, constraints)
+        if self._common.person is None:
+            raise NobodyToAsk("nobody could be asked for its passphrase", "add the key decrypted: ssh-add FILE")
+        deferred = Deferred(parsed, self._common.person)
+        public = certificate or parsed.public or deferred.public
+        if public.plain != deferred.public:
+            raise Refused("the certificate is for another key than the file", "use the certificate of this key")
+        if public.hardware:
+            raise UnsupportedKey("the key of a security key cannot be held encrypted", "add it decrypted: ssh-add FILE")
+        deferred = self._common.holding.deferred(deferred.public) or deferred
+        self._put(public, comment, deferred, _by_kind(constraints))
+        return None
+
+    def remove(self, key: PublicKey) -> None:
+        """See `Agent.remove`."""
+        held = self._held(key)
+        self._common.holding.drop(held)
+        self._tell("removed", held, f"for {questions.who(self._peer)}")
+
+    def remove_all(self) -> None:
+        """See `Agent.remove_all`; those that this connection may not see, too, as in OpenSSH's agent."""
+        self._common.locking.check()
+        self._common.holding.clear()
+        self._note(f"removed all keys for {questions.who(self._peer)}")
+
+    def lock(self, passphrase: bytes) -> None:
+        """See `Agent.lock`. What came encrypted is encrypted again. An empty passphrase is refused."""
+        self._common.locking.lock(passphrase)
+        self._common.holding.forget()
+        self._note(f"locked for {questions.who(self._peer)}")
+
+    def unlock(self, passphrase: bytes) -> None:
+        """See `Agent.unlock`. After a wrong passphrase this client, and no other, waits."""
+        self._common.locking.unlock(passphrase)
+        self._note(f"unlocked for {questions.who(self._peer)}")
+
+    def extension(self, name: str, data: bytes = b"") -> bytes:
+        """See `Agent.extension`: OpenSSH's session-bind, PuTTY's five, and those of `extensions`."""
+        from .extending import EXTENSIONS
+
+        if name == SessionBind.name:
+            return self._bind(data)
+        self._common.locking.check()
+        act = EXTENSIONS.get(name)
+        if act is None:
+            raise Unsupported(f"the extension {name[:64]!r} is not known")
+        return act(self, data)
+
+    def query(self) -> list[str]:
+        """The names of the extensions."""
+        from .extending import NAMES
+
+        return list(NAMES)
+
+    # How they are granted
+
+    def _bind(self, data: bytes) -> bytes:
+        """Bind this connection to a session. One that failed to, or that did while locked, is no local one any more."""
+        try:
+            self._common.locking.check()
+            self._path = self._path.bind(data)
+        except Error:
+            self._path = self._path.attempt()
+            raise
+        return b""
+
+    def _visible(self) -> list[Held]:
+        if self._common.locking.locked:
+            return []
+        held = self._common.holding.all()
+        if self._path is forwarding.LOCAL:
+            return held
+        return [one for one in held if forwarding.may_see(one.destinations, self._path)]
+
+    def _held(self, key: PublicKey) -> Held:
+        """The key, if this connection may know of it."""
+        self._common.locking.check()
+        held = self._common.holding.get(key.blob)
+        if held is None or not forwarding.may_see(held.destinations, self._path):
+            raise NoSuchKey(f"no key {key.fingerprint()} is held, or none for this connection")
+        return held
+
+    def _signature(self, held: Held, data: bytes, flags: SignFlags) -> bytes:
+        private = held.private
+        if held.destinations:
+            forwarding.check_use(held.destinations, self._path, held.public, data)
+        if held.confirm:
+            if self._common.person is None:
+                raise NobodyToAsk("there is nobody to ask for consent")
+            self._common.person.confirm(questions.confirmation(held, data, self._path, self._peer), self._gone)
+        if isinstance(private, Deferred):
+            private = private.signer(held.label, self._gone)
+            self._common.holding.keep()
+        self._common.locking.check()
+        if not self._common.holding.spend(held):
+            raise Refused("the key was removed or replaced meanwhile")
+        if held.public.hardware:
+            return self._touched(held, data, flags)
+        return private.sign(data, flags)
+
+    def _touched(self, held: Held, data: bytes, flags: SignFlags) -> bytes:
+        """A signature that somebody has to touch a security key for."""
+        from .securitykeys import SecurityKey, web_safe
+
+        private, person = held.private, self._common.person
+        assert isinstance(private, SecurityKey)
+        if self._web_safe and not web_safe(held.public, data):
+            raise Refused("a key of a web site's may sign for SSH alone")
+        pin = None
+        if private.needs_pin:
+            if person is None:
+                raise NobodyToAsk("there is nobody to ask for the PIN")
+            pin = person.secret(f"PIN for the security key {held.label}: ", self._gone)
+        if person is None or not private.needs_touch:
+            return private.sign(data, flags, pin=pin, gone=self._gone)
+        with person.notify(f"Touch the security key {held.label}"):
+            return private.sign(data, flags, pin=pin, gone=self._gone)
+
+    def _put(self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any]) -> None:
+        self._common.locking.check()
+        holding = self._common.holding
+        before = holding.get(public.blob)
+        if before and not forwarding.may_see(before.destinations, self._path):
+            raise Refused("the key is held already, and not for this connection")
+        lifetime, signatures = limits.pop(Lifetime, None), limits.pop(MaxSign, None)
+        held = Held(
+            public,
+            comment,
+            private,
+            lifetime=lifetime.seconds if lifetime else self._lifetime,
+            confirm=limits.pop(Confirm, None) is not None,
+            signatures=signatures.signatures if signatures else None,
+            destinations=limits.pop(RestrictDestination, None),
+        )
+        if limits:
+            raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")
+        try:
+            holding.put(held)
+        except Refused as error:
+            self._note(str(error))
+            raise
+        self._tell("added", held, f"for {questions.who(self._peer)}")
+
+    def _tell(self, what: str, held: Held, more: str) -> None:
+        if self._common.say:
+            self._common.say(f"{what} {held.label} {more}")
+
+    def _note(self, line: str) -> None:
+        if self._common.say:
+            self._common.say(line)
+
+
+class _View(Keyring):
+    """A keyring as one connection sees it."""
+
+    def __init__(self, keyring: Keyring, peer: Peer | None, gone: Callable[[], bool]) -> None:
+        self.__dict__.update(keyring.__dict__)
+        self._peer, self._gone, self._path = peer, gone, forwarding.LOCAL
+        self._common.views[self] = None
+
+    def close(self) -> None:
+        """Leave the keyring as it is."""
+        self._common.views.pop(self, None)
+
+
+def _never() -> bool:
+    return False
+
+
+def _by_kind(constraints: Iterable[Constraint]) -> dict[type, Any]:
+    """Constraints by their types. Raises `Refused` for one that is given twice, or that limits to nothing."""
+    limits: dict[type, Any] = {}
+    for constraint in constraints:
+        if type(constraint) in limits:
+            raise Refused(f"the constraint {type(constraint).__name__} is given twice")
+        if constraint in (Lifetime(0), MaxSign(0)):
+            raise Refused(f"{constraint} would allow nothing")
+        limits[type(constraint)] = constraint
+    return limits
