@@ -13,10 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
     "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
-    "client", "console", "terminal", "askpass", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "securitykeys",
-    "forwarding", "deferred", "holding", "locking", "questions", "extending", "keyring", "mux", "guard", "framing",
-    "sessions", "server", "exposure", "for_paramiko", "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "cli", "__init__",
-    "__main__",
+    "client", "console", "terminal", "askpass", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
+    "securitykeys", "keyring", "mux", "guard", "framing", "sessions", "server", "exposure", "for_paramiko", "sshconfig", "known", "probing", "discovery", "streams", "aio",
+    "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-from .errors import Refused, Unsupported
+from ..errors import Refused, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

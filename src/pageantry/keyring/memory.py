@@ -1,35 +1,29 @@
-"""Keys in memory, as an agent: the one that `pageantry serve` serves, or one without any server.
-
-    keyring = Keyring(person)        # an agent, for this very process
-    view = keyring.open(peer)        # the same for a connection, with hops of its own
-
-Messages, limits and refusals are those of OpenSSH's agent (RFC 9987; its PROTOCOL.agent); keys that come as encrypted
-files stay encrypted until they are needed, as Pageant has it. What must be asked is asked by a `prompts.Person`; while
-that thinks, only the request that needs the answer waits.
-"""
+"""Keys in memory, as an agent; and the same as each connection sees it."""
 
 from __future__ import annotations
 
-from . import forwarding, questions
-from .agent import Identity, Shared, SignFlags
-from .constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
+from .. import forwarding
+from ..agent import Identity, Shared, SignFlags
+from ..constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
+from ..errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, UnsupportedConstraint, UnsupportedKey
+from ..messages import SessionBind
+from . import extending, questions
 from .deferred import Deferred
-from .errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, UnsupportedConstraint, UnsupportedKey
 from .holding import Held, Holding
 from .locking import Locking
-from .messages import SessionBind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from .agent import Peer
-    from .constraints import Constraint
+    from ..agent import Peer
+    from ..constraints import Constraint
+    from ..forwarding import Path
+    from ..keys.private import PrivateKey
+    from ..keys.public import PublicKey
+    from ..prompts import Person
     from .holding import Private
-    from .keys.private import PrivateKey
-    from .keys.public import PublicKey
-    from .prompts import Person
 
 
 class _Common:
@@ -89,23 +83,23 @@ class Keyring(Shared):
 
     def identities(self) -> list[Identity]:
         """See `Agent.identities`: those that this connection may see, and none while it is locked."""
-        return [Identity(held.public, held.comment) for held in self._visible()]
+        return [Identity(held.public, held.comment) for held in self.visible()]
 
     def listing(self) -> bytes:
         """See `Shared.listing`."""
-        listed = [held.listed for held in self._visible()]
+        listed = [held.listed for held in self.visible()]
         return b"\x0c" + len(listed).to_bytes(4, "big") + b"".join(listed)
 
     def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
         """See `Agent.sign`. A person may be asked first, for consent and for a passphrase."""
-        held = self._held(key)
+        held = self.held(key)
         try:
             signature = self._signature(held, data, flags)
         except Error as error:
             self._tell("refused to sign", held, f"for {questions.who(self._peer)}: {error}")
             raise
         if verify:
-            from .keys import signatures
+            from ..keys import signatures
 
             signatures.verify(key, signature, data)
         if self._common.say:
@@ -118,7 +112,7 @@ class Keyring(Shared):
         provider = limits.pop(SecurityKeyProvider, None)
         private: Private
         if key.public.hardware:
-            from .securitykeys import SecurityKey
+            from ..securitykeys import SecurityKey
 
             if self._path.binds:  # CVE-2023-38408: another computer chose the library
                 raise Refused("a security key's library may be named on this computer alone", "add the key here")
@@ -127,7 +121,7 @@ class Keyring(Shared):
         elif provider:
             raise Refused("a library for security keys came with another kind of key", "add the key without it")
         else:
-            from .keys.signatures import Signer
+            from ..keys.signatures import Signer
 
             private = Signer(key)
         self._put(key.public, comment, private, limits)
@@ -143,7 +137,7 @@ class Keyring(Shared):
 
         One that is not encrypted is added as it is. Raises `KeyFileError`, `Refused`.
         """
-        from .keys.files import KeyFile
+        from ..keys.files import KeyFile
 
         parsed = KeyFile.parse(file, f"the key file {comment}".rstrip())
         comment = parsed.comment or comment
@@ -164,7 +158,7 @@ class Keyring(Shared):
 
     def remove(self, key: PublicKey) -> None:
         """See `Agent.remove`."""
-        held = self._held(key)
+        held = self.held(key)
         self._common.holding.drop(held)
         self._tell("removed", held, f"for {questions.who(self._peer)}")
 
@@ -187,21 +181,17 @@ class Keyring(Shared):
 
     def extension(self, name: str, data: bytes = b"") -> bytes:
         """See `Agent.extension`: OpenSSH's session-bind, PuTTY's five, and those of `extensions`."""
-        from .extending import EXTENSIONS
-
         if name == SessionBind.name:
             return self._bind(data)
         self._common.locking.check()
-        act = EXTENSIONS.get(name)
+        act = extending.EXTENSIONS.get(name)
         if act is None:
             raise Unsupported(f"the extension {name[:64]!r} is not known")
         return act(self, data)
 
     def query(self) -> list[str]:
         """The names of the extensions."""
-        from .extending import NAMES
-
-        return list(NAMES)
+        return list(extending.NAMES)
 
     # How they are granted
 
@@ -215,7 +205,8 @@ class Keyring(Shared):
             raise
         return b""
 
-    def _visible(self) -> list[Held]:
+    def visible(self) -> list[Held]:
+        """The keys that this connection may see, in the order in which they came; none while it is locked."""
         if self._common.locking.locked:
             return []
         held = self._common.holding.all()
@@ -223,13 +214,18 @@ class Keyring(Shared):
             return held
         return [one for one in held if forwarding.may_see(one.destinations, self._path)]
 
-    def _held(self, key: PublicKey) -> Held:
-        """The key, if this connection may know of it."""
+    def held(self, key: PublicKey) -> Held:
+        """The key, if this connection may know of it. Raises `NoSuchKey`, `Unsupported` while it is locked."""
         self._common.locking.check()
         held = self._common.holding.get(key.blob)
         if held is None or not forwarding.may_see(held.destinations, self._path):
             raise NoSuchKey(f"no key {key.fingerprint()} is held, or none for this connection")
         return held
+
+    def connections(self) -> list[tuple[Peer | None, Path]]:
+        """Who is connected, and over which hops; a connection that is not from this computer is told only of itself."""
+        views = [self] if self._path.attempted else list(self._common.views)
+        return [(view._peer, view._path) for view in views]
 
     def _signature(self, held: Held, data: bytes, flags: SignFlags) -> bytes:
         private = held.private
@@ -251,7 +247,7 @@ class Keyring(Shared):
 
     def _touched(self, held: Held, data: bytes, flags: SignFlags) -> bytes:
         """A signature that somebody has to touch a security key for."""
-        from .securitykeys import SecurityKey, web_safe
+        from ..securitykeys import SecurityKey, web_safe
 
         private, person = held.private, self._common.person
         assert isinstance(private, SecurityKey)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 
-from . import forwarding
-from .errors import WireError
-from .wire import Reader
+from .. import forwarding
+from ..errors import WireError
+from ..wire import Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final
 
-    from .agent import Peer
-    from .constraints import RestrictDestination
-    from .forwarding import Login, Path
+    from ..agent import Peer
+    from ..constraints import RestrictDestination
+    from ..forwarding import Login, Path
+    from ..keys.public import PublicKey
     from .holding import Held
-    from .keys.public import PublicKey
 
 #: The most of a known_hosts file that is read, in bytes.
 _MAX_FILE: Final = 4 * 1024 * 1024

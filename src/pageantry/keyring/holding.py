@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import threading
 
+from ..errors import Refused
+from ..messages import MAX_MESSAGE
+from ..wire import Writer
 from .deferred import Deferred, now
-from .errors import Refused
-from .messages import MAX_MESSAGE
-from .wire import Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, TypeAlias
 
-    from .constraints import RestrictDestination
-    from .keys.public import PublicKey
-    from .keys.signatures import Signer
-    from .securitykeys import SecurityKey
+    from ..constraints import RestrictDestination
+    from ..keys.public import PublicKey
+    from ..keys.signatures import Signer
+    from ..securitykeys import SecurityKey
 
     #: What signs with a key, or will.
     Private: TypeAlias = Signer | Deferred | SecurityKey

@@ -13,17 +13,17 @@ import sys
 import threading
 import time
 
-from .errors import Disconnected, Error, KeyFileError, Refused, WrongPassphrase
+from ..errors import Disconnected, Error, KeyFileError, Refused, WrongPassphrase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from .keys.files import KeyFile
-    from .keys.public import PublicKey
-    from .keys.signatures import Signer
-    from .prompts import Person
+    from ..keys.files import KeyFile
+    from ..keys.public import PublicKey
+    from ..keys.signatures import Signer
+    from ..prompts import Person
 
 #: How often a passphrase is asked for before a request fails; a program that answers by itself would not tire.
 ATTEMPTS: Final = 3
@@ -109,7 +109,7 @@ class Deferred:
             mine.ended.set()
 
     def _opened(self, label: str, gone: Callable[[], bool]) -> Signer:
-        from .keys.signatures import Signer
+        from ..keys.signatures import Signer
 
         for attempt in range(ATTEMPTS):
             again = "Wrong passphrase, once more.\n" if attempt else ""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from . import extensions
-from .deferred import Deferred, now
-from .errors import Refused
-from .extensions import (
+from .. import extensions
+from ..errors import Refused
+from ..extensions import (
     AddEncrypted,
     ConnectionState,
     ExtendedKey,
@@ -14,53 +13,73 @@ from .extensions import (
     KeyState,
     Report,
 )
-from .keys.public import PublicKey
-from .messages import Query, SessionBind
-from .wire import Reader, Writer
+from ..keys.public import PublicKey
+from ..messages import Query, SessionBind
+from ..wire import Reader, Writer
+from .deferred import Deferred, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Final
+    from collections.abc import Callable, Iterable
+    from typing import Final, Protocol
 
+    from ..agent import Peer
+    from ..constraints import Constraint
+    from ..forwarding import Path
     from .holding import Held
-    from .keyring import Keyring
+
+    class Keys(Protocol):
+        """What this needs of a keyring, as a connection sees it."""
+
+        def add_encrypted(
+            self, file: bytes, comment: str, certificate: PublicKey | None, constraints: Iterable[Constraint], /
+        ) -> None:
+            """Hold the key of a file."""
+
+        def held(self, key: PublicKey, /) -> Held:
+            """That key."""
+
+        def visible(self) -> list[Held]:
+            """All keys."""
+
+        def connections(self) -> list[tuple[Peer | None, Path]]:
+            """All connections."""
 
 
-def _query(_: Keyring, data: bytes) -> bytes:
+def _query(_: Keys, data: bytes) -> bytes:
     Reader(data).end()
     return Query(NAMES).encode()
 
 
-def _add_ppk(keyring: Keyring, data: bytes) -> bytes:
+def _add_ppk(keys: Keys, data: bytes) -> bytes:
     reader = Reader(data)
     file = reader.string()
     reader.end()
-    keyring.add_encrypted(file)
+    keys.add_encrypted(file, "", None, ())
     return b""
 
 
-def _add_encrypted(keyring: Keyring, data: bytes) -> bytes:
+def _add_encrypted(keys: Keys, data: bytes) -> bytes:
     request = AddEncrypted.decode(data)
     certificate = PublicKey(request.certificate) if request.certificate else None
-    keyring.add_encrypted(request.file, request.comment, certificate, request.constraints)
+    keys.add_encrypted(request.file, request.comment, certificate, request.constraints)
     return b""
 
 
-def _reencrypt(keyring: Keyring, data: bytes) -> bytes:
+def _reencrypt(keys: Keys, data: bytes) -> bytes:
     reader = Reader(data)
     blob = reader.string()
     reader.end()
-    held = keyring._held(PublicKey(blob))
+    held = keys.held(PublicKey(blob))
     if not isinstance(held.private, Deferred):
         raise Refused("the key did not come encrypted")
     held.private.forget()
     return b""
 
 
-def _reencrypt_all(keyring: Keyring, data: bytes) -> bytes:
+def _reencrypt_all(keys: Keys, data: bytes) -> bytes:
     Reader(data).end()
-    held = keyring._visible()
+    held = keys.visible()
     encrypted = [one for one in held if isinstance(one.private, Deferred)]
     for one in encrypted:
         assert isinstance(one.private, Deferred)
@@ -70,9 +89,9 @@ def _reencrypt_all(keyring: Keyring, data: bytes) -> bytes:
     return bytes(Writer().uint32(len(held) - len(encrypted)))
 
 
-def _list_extended(keyring: Keyring, data: bytes) -> bytes:
+def _list_extended(keys: Keys, data: bytes) -> bytes:
     Reader(data).end()
-    return ExtendedList(tuple(map(_extended, keyring._visible()))).encode()
+    return ExtendedList(tuple(map(_extended, keys.visible()))).encode()
 
 
 def _extended(held: Held) -> ExtendedKey:
@@ -81,11 +100,10 @@ def _extended(held: Held) -> ExtendedKey:
     return ExtendedKey(held.public.blob, held.comment.encode("utf-8", "surrogateescape"), flags)
 
 
-def _report(keyring: Keyring, data: bytes) -> bytes:
-    """Of connections, only a local one is told."""
+def _report(keys: Keys, data: bytes) -> bytes:
     Reader(data).end()
-    views = list(keyring._common.views) if not keyring._path.attempted else [keyring]
-    return Report(tuple(map(_key_state, keyring._visible())), tuple(map(_connection_state, views))).encode()
+    connections = tuple(map(_connection_state, keys.connections()))
+    return Report(tuple(map(_key_state, keys.visible())), connections).encode()
 
 
 def _key_state(held: Held) -> KeyState:
@@ -96,14 +114,14 @@ def _key_state(held: Held) -> KeyState:
     return KeyState(blob, left, held.signatures_left or 0, held.confirm, encrypted, held.clear, destinations)
 
 
-def _connection_state(view: Keyring) -> ConnectionState:
-    peer, path = view._peer, view._path
+def _connection_state(connection: tuple[Peer | None, Path]) -> ConnectionState:
+    peer, path = connection
     hops = tuple(HopState(bind.host_key.blob, bind.forwarding) for bind in path.binds)
     return ConnectionState((peer.pid or 0) if peer else 0, peer.program if peer else "", path.attempted, hops)
 
 
 #: What is done for each extension, by its name.
-EXTENSIONS: Final[dict[str, Callable[[Keyring, bytes], bytes]]] = {
+EXTENSIONS: Final[dict[str, Callable[[Keys, bytes], bytes]]] = {
     extensions.QUERY: _query,
     extensions.ADD_PPK: _add_ppk,
     extensions.REENCRYPT: _reencrypt,
