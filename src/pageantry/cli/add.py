@@ -1,91 +1,157 @@
-"""`pageantry add` and `pageantry remove`: which keys an agent holds."""
+"""`pageantry add`, `reencrypt` and `remove`: which keys an agent holds, and how."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
-from ..errors import Refused
-from .common import agent_option, json_option, open_agent, pick, print_json, read_secret, say
+from ..errors import Error, Refused, Unsupported
+from .common import agent_option, as_seconds, json_option, open_agent, pick, print_json, read_secret, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
+
     from ..agent import Agent
     from ..constraints import Constraint
     from ..keys.private import PrivateKey
+    from ..keys.public import PublicKey
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """`90`, `15m` or `1h30m` in seconds, as ssh_config(5) writes times."""
-    if value is None:
-        return None
-    total, digits = 0, ""
-    for char in value.lower() + ("s" if value[-1:].isdigit() else ""):
-        if char.isascii() and char.isdigit():
-            digits += char
-        elif char in _UNITS and 0 < len(digits) < 11:
-            total, digits = total + int(digits) * _UNITS[char], ""
-        else:
-            raise click.BadParameter(f"{value!r} is no time; 90, 15m and 1h30m are")
-    if not 0 < total < 2**32:
-        raise click.BadParameter(f"{value!r} is not between 1 second and 136 years")
-    return total
+    #: A key, its comment, and what hands it to an agent.
+    Addition: TypeAlias = tuple[PublicKey, str, Callable[[Agent], None]]
 
 
 @click.command(short_help="Add private key files to an agent.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option("-t", "--lifetime", metavar="TIME", callback=_seconds, help="Forget the key after 90, 15m, 1h30m, …")
+@click.option("-t", "--lifetime", metavar="TIME", callback=as_seconds, help="Forget the key after 90, 15m, 1h30m, …")
 @click.option("-c", "--confirm", is_flag=True, help="Have the agent ask before each use.")
+@click.option("--encrypted", is_flag=True, help="Hand over the files as they are; the agent asks when it needs one.")
 @agent_option
 @json_option
-def add(files: tuple[str, ...], lifetime: int | None, confirm: bool, address: str | None, as_json: bool) -> None:
+def add(
+    files: tuple[str, ...],
+    lifetime: int | None,
+    confirm: bool,
+    encrypted: bool,
+    address: str | None,
+    as_json: bool,
+) -> None:
     """Add private key files to an agent, each with the certificate that lies beside it as FILE-cert.pub.
 
-    A passphrase is asked for at the terminal, or read from standard input, a line for each encrypted file.
+    A passphrase is asked for at the terminal, or read from standard input, a line for each encrypted file. With
+    --encrypted it is not: pageantry's agent, and Pageant for its own kind of files, ask for it when the key is used.
 
     \b
     Examples:
       pageantry add ~/.ssh/id_ed25519
       pageantry add -c -t 8h ~/.ssh/work
+      pageantry add --encrypted ~/.ssh/id_ed25519 key.ppk
     """
     from ..constraints import Confirm, Lifetime
-    from ..keys.files import with_certificate
 
     limits: list[Constraint] = [Lifetime(lifetime)] if lifetime else []
     if confirm:
         limits.append(Confirm())
-    opened = []
-    for path in files:  # all of them before the first is added
-        key, comment = _open(path)
-        opened += [(one, comment) for one in (key, with_certificate(path, key)) if one]
+    prepare = _encrypted if encrypted else _opened
+    additions = [addition for path in files for addition in prepare(path, limits)]  # all before the first is added
     with open_agent(address) as agent:
-        for key, comment in opened:
-            agent.add(key, comment, limits)
-            say(f"added {key.public.fingerprint()} {comment} to {agent.address}")
+        for key, comment, hand_over in additions:
+            hand_over(agent)
+            say(f"added {key.fingerprint()} {comment} to {agent.address}")
     if as_json:
-        print_json([_as_json(agent, key, comment) for key, comment in opened])
+        print_json([_as_json(agent, key, comment) for key, comment, _ in additions])
 
 
-def _open(path: str) -> tuple[PrivateKey, str]:
-    """The key in `path` and its comment; for want of one, the path."""
-    from ..keys.files import read
+def _opened(path: str, limits: list[Constraint]) -> Iterator[Addition]:
+    """The key in `path`, and the same with its certificate. For want of a comment, it has the path."""
+    from ..keys.files import certificate_beside, read
 
     file = read(path)
     passphrase = read_secret(f"Passphrase for {path}: ").encode() if file.encrypted else None
     key, comment = file.decrypt(passphrase)
-    return key, comment or path
+    certificate = certificate_beside(path, key.public)
+    for one in [key, key.certified(certificate)] if certificate else [key]:
+        yield one.public, comment or path, partial(_add, one, comment or path, limits)
 
 
-def _as_json(agent: Agent, key: PrivateKey, comment: str) -> dict[str, object]:
-    public = key.public
+def _add(key: PrivateKey, comment: str, limits: list[Constraint], agent: Agent) -> None:
+    agent.add(key, comment, limits)
+
+
+def _encrypted(path: str, limits: list[Constraint]) -> Iterator[Addition]:
+    """The same without its private half."""
+    from ..keys.files import KeyFile, certificate_beside, read_file
+
+    data = read_file(path)
+    file = KeyFile.parse(data, path)
+    if not file.encrypted:
+        raise Error(f"{path} is not encrypted", "add it without --encrypted, or give it a passphrase: ssh-keygen -p")
+    if file.public is None:
+        raise Error(f"{path} hides even its public key", "save it in OpenSSH's format: ssh-keygen -p -f FILE")
+    comment = file.comment or path
+    certificate = certificate_beside(path, file.public)
+    for one in [None, certificate] if certificate else [None]:
+        yield one or file.public, comment, partial(_add_encrypted, data, comment, one, limits)
+
+
+def _add_encrypted(
+    data: bytes, comment: str, certificate: PublicKey | None, limits: list[Constraint], agent: Agent
+) -> None:
+    """Hand over an encrypted file, by Pageant's extension where the agent does not know ours."""
+    from ..extensions import ADD_ENCRYPTED, ADD_PPK, AddEncrypted
+    from ..wire import Writer
+
+    blob = certificate.blob if certificate else b""
+    try:
+        agent.extension(ADD_ENCRYPTED, AddEncrypted(data, comment, blob, tuple(limits)).encode())
+    except Unsupported as error:
+        if limits or certificate or not data.startswith(b"PuTTY-User-Key-File-"):
+            hint = "pageantry's own agent does: pageantry serve; or add it without --encrypted"
+            raise Unsupported(f"{agent.address} takes no such file encrypted", hint) from error
+        agent.extension(ADD_PPK, bytes(Writer().string(data)))
+
+
+def _as_json(agent: Agent, key: PublicKey, comment: str) -> dict[str, object]:
     return {
-        "type": public.type,
-        "fingerprint": public.fingerprint(),
+        "type": key.type,
+        "fingerprint": key.fingerprint(),
         "comment": comment,
-        "public": f"{public.type} {public.base64}",
+        "public": f"{key.type} {key.base64}",
         "agent": agent.address,
     }
+
+
+@click.command(short_help="Have an agent forget the clear text of encrypted keys.")
+@click.argument("keys", metavar="[KEY...]", nargs=-1)
+@agent_option
+@json_option
+def reencrypt(keys: tuple[str, ...], address: str | None, as_json: bool) -> None:
+    """Have an agent forget the clear text of keys that were added with --encrypted: all of them, or each KEY.
+
+    It asks for their passphrases again when they are used next. Pageantry's agent and Pageant can do this.
+
+    \b
+    Examples:
+      pageantry reencrypt
+      pageantry reencrypt work
+    """
+    from ..extensions import REENCRYPT, REENCRYPT_ALL
+    from ..wire import Reader, Writer
+
+    with open_agent(address) as agent:
+        if keys:
+            chosen = [pick(agent.identities(), name) for name in keys]
+            for one in chosen:
+                agent.extension(REENCRYPT, bytes(Writer().string(one.key.blob)))
+                say(f"encrypted again: {one.fingerprint} {one.comment}")
+            left = None
+        else:
+            left = Reader(agent.extension(REENCRYPT_ALL)).uint32()
+            say(f"encrypted again: all keys that came so; {left} others are in the clear")
+    if as_json:
+        print_json({"agent": agent.address, "reencrypted": [one.fingerprint for one in chosen] if keys else None})
 
 
 @click.command

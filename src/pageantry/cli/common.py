@@ -41,6 +41,21 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def as_seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """What an option with a time gives, if it was given: seconds, at most what a constraint holds."""
+    from .times import seconds
+
+    if value is None:
+        return None
+    try:
+        total = seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not 0 < total < 2**32:
+        raise click.BadParameter(f"{value!r} is not between 1 second and 136 years")
+    return total
+
+
 def printable(text: str) -> str:
     """`text` without what could move a cursor or hide something: comments and paths come from anybody."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

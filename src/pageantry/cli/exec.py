@@ -53,8 +53,8 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     environ.pop("SSH_AGENT_PID", None)  # that of another agent
     if address is not None and parse(address).kind == "stdio":
         # A program may ask a person something, so it is not started just to see whether it answers.
-        from ..exposure import Exposure
         from .. import sessions
+        from ..exposure import Exposure
 
         _run(command, environ, Exposure(sessions.at(parse(address)), say))
     agent = open_agent(address)

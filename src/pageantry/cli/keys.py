@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import click
 
-from .common import agent_option, json_option, open_agent, print_json, say
+from .common import agent_option, emit, json_option, open_agent, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..agent import Identity
+    from ..extensions import Report
 
 
 @click.command
 @agent_option
 @click.option("--public", "as_lines", is_flag=True, help="Print public key lines, as for authorized_keys.")
+@click.option("--limits", "with_limits", is_flag=True, help="Show what each key is limited to, and who is connected.")
 @json_option
-def keys(address: str | None, as_lines: bool, as_json: bool) -> None:
+def keys(address: str | None, as_lines: bool, with_limits: bool, as_json: bool) -> None:
     """List the keys that an agent holds. Their numbers serve as names for `sign` and `remove`.
 
-    `pageantry agents` shows the keys of every agent.
+    `pageantry agents` shows the keys of every agent. With --limits, pageantry's own agent tells for how long and for
+    what each key is good, and over which hosts each connection to it comes.
 
     \b
     Examples:
       pageantry keys
+      pageantry keys --limits
       pageantry keys --public >> ~/.ssh/allowed
       pageantry keys --agent keys:~/.ssh/id_ed25519
     """
+    if as_lines and with_limits:
+        raise click.UsageError("--public and --limits exclude each other.")
     with open_agent(address) as agent:
         identities = agent.identities()
+        if with_limits:
+            from .limits import report
+
+            told = report(agent)
     if agent.unreadable:
         say(f"{agent.address} lists {agent.unreadable} entries that are no keys; they are left out")
-    if as_json:
+    if with_limits:
+        _show(identities, told, agent.address, as_json)
+    elif as_json:
         print_json([_as_json(identity, agent.address) for identity in identities])
     elif as_lines:
         for identity in identities:
@@ -41,6 +53,30 @@ def keys(address: str | None, as_lines: bool, as_json: bool) -> None:
         print_keys(identities)
     else:
         say(f"{agent.address} holds no keys")
+
+
+def _show(identities: list[Identity], told: Report, address: str, as_json: bool) -> None:
+    """The keys with their limits, and the connections."""
+    from ..keys.public import PublicKey
+    from . import limits
+    from .tables import print_keys
+
+    states = {state.blob: state for state in told.keys}
+    if as_json:
+        keys = [
+            _as_json(one, address) | (limits.as_json(states[one.key.blob]) if one.key.blob in states else {})
+            for one in identities
+        ]
+        connections = [limits.connection_as_json(one) for one in told.connections]
+        print_json({"keys": keys, "connections": connections})
+        return
+    if not identities:
+        say(f"{address} holds no keys")
+    print_keys(identities, {PublicKey(blob): limits.words(state) for blob, state in states.items()})
+    if told.connections:
+        emit("connections", bold=True)
+    for connection in told.connections:
+        limits.print_connection(connection)
 
 
 def _as_json(identity: Identity, agent: str) -> dict[str, object]:

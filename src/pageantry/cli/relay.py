@@ -43,10 +43,10 @@ def relay(address: str) -> None:
       pageantry keys --agent 'stdio:ssh example.org pageantry relay /run/agent'
       pageantry keys --agent 'stdio:docker exec -i box pageantry relay /run/agent'
     """
-    from ..endpoints import parse
-    from ..prompts import typed
     from .. import sessions
+    from ..endpoints import parse
     from ..framing import Frames
+    from ..prompts import typed
     from ..server import converse
 
     endpoint = parse(address)

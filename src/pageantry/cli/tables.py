@@ -10,9 +10,10 @@ from .common import emit, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..agent import Identity
+    from ..keys.public import PublicKey
     from ..probing import Found
 
 _NAMES = {
@@ -63,10 +64,13 @@ def _process(found: Found) -> str:
     return f"{name} (process {found.pid})" if name else f"process {found.pid}"
 
 
-def print_keys(identities: Sequence[Identity]) -> None:
-    """The keys of one agent, numbered."""
-    for line in _aligned([_row(number, identity) for number, identity in enumerate(identities, 1)]):
+def print_keys(identities: Sequence[Identity], more: Mapping[PublicKey, Sequence[str]] | None = None) -> None:
+    """The keys of one agent, numbered, and below each the lines that there are `more` of it."""
+    lines = _aligned([_row(number, identity) for number, identity in enumerate(identities, 1)])
+    for identity, line in zip(identities, lines, strict=True):
         emit(line)
+        for detail in (more or {}).get(identity.key, ()):
+            emit(f"       {detail}", dim=True)
 
 
 def _row(number: int, identity: Identity) -> tuple[str, ...]:
