@@ -1,0 +1,165 @@
+"""`pageantry serve`: an agent of our own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ..errors import AddressError, Error
+from .common import as_seconds, print_json, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from ..keyring import Keyring
+    from ..server import Listener
+
+_COMMAND: Final = "pageantry.command"
+
+
+class _Serve(click.Command):
+    """A command line that may have another one behind `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            end = args.index("--")
+            args, ctx.meta[_COMMAND] = args[:end], args[end + 1 :]
+            if not ctx.meta[_COMMAND] or not ctx.meta[_COMMAND][0]:
+                raise click.UsageError("There is no command behind --.", ctx)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Serve, short_help="Be an agent, which keeps keys for other programs.")
+@click.argument("files", metavar="[KEYFILE]... [-- COMMAND...]", nargs=-1, type=click.Path())
+@click.option("--listen", "addresses", metavar="ADDRESS", multiple=True, help="Where to listen; can be repeated.")
+@click.option("-t", "--lifetime", metavar="TIME", callback=as_seconds, help="Forget keys after 90, 15m, 1h30m, …")
+@click.option("--clear-after", metavar="TIME", callback=as_seconds, help="Ask again for keys not used for so long.")
+@click.option("-q", "--quiet", is_flag=True, help="Write no log.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON.")
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    addresses: tuple[str, ...],
+    lifetime: int | None,
+    clear_after: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Be an agent, which keeps keys for other programs, until Ctrl-C or SIGTERM; with a COMMAND, as long as that runs.
+
+    Each KEYFILE is held from the start, an encrypted one as it is: its passphrase is asked for when the key is first
+    used, at this terminal or by the program that SSH_ASKPASS names. Keys may be added at any time (pageantry add,
+    ssh-add, Pageant). The log on standard error tells who had what signed for whom.
+
+    ADDRESS is unix:PATH or a path; launchd:NAME for a socket of launchd's. Without any, it is a socket that systemd
+    has handed over, or one in the runtime directory. The agent's own place is printed in the shell's words.
+
+    \b
+    Examples:
+      pageantry serve
+      pageantry serve --listen ~/.ssh/agent.sock ~/.ssh/id_ed25519
+      pageantry serve -t 8h --clear-after 15m work.ppk
+      pageantry serve ~/.ssh/deploy -- git push
+    """
+    from ..keyring import Keyring
+    from ..prompts import Person, ways
+    from . import agent_process
+    from .log import Log
+
+    command = ctx.meta.get(_COMMAND)
+    log = None if quiet else Log()
+    person = Person(ways(os.environ, terminal=not command))
+    keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=log and log.say)
+    try:
+        for path in files:
+            _load(keyring, path)
+        listeners = [listener for address in addresses for listener in _listen(address)] or _unnamed()
+        try:
+            if command:
+                agent_process.beside(command, listeners, keyring)
+            places = [listener.path for listener in listeners]
+            _announce(places, as_json, quiet)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        agent_process.run(listeners, keyring, log and log.say)
+    finally:
+        keyring.close()
+        if log:
+            log.close()
+
+
+def _announce(places: list[str], as_json: bool, quiet: bool) -> None:
+    from shlex import quote
+
+    if as_json:
+        print_json({"listens": places, "pid": os.getpid()})
+    else:
+        click.echo(f"SSH_AUTH_SOCK={quote(places[0])}; export SSH_AUTH_SOCK;")
+    sys.stdout.flush()
+    if not quiet:
+        for place in places:
+            say(f"serving an agent at {place}")
+        if sys.stderr.isatty():
+            say("Ctrl-C ends it")
+
+
+def _load(keyring: Keyring, path: str) -> None:
+    """Hold the key of a file, and the same with the certificate beside it."""
+    from ..keys.files import KeyFile, certificate_beside, read_file
+
+    data = read_file(path)
+    keyring.add_encrypted(data, path)
+    public = KeyFile.parse(data, path).public
+    if public and (certificate := certificate_beside(path, public)):
+        keyring.add_encrypted(data, path, certificate)
+
+
+if sys.platform == "win32":
+
+    def _listen(address: str) -> list[Listener]:
+        from .. import winpipe
+        from ..endpoints import parse
+
+        endpoint = parse(address)
+        if endpoint.kind != "pipe":
+            raise AddressError(f"nothing can be served at {address} yet", "use pipe:NAME")
+        try:
+            return [winpipe.listen(endpoint.where)]
+        except FileExistsError:
+            raise Error(f"{address} is another program's", "choose another name, or end that program") from None
+
+    def _unnamed() -> list[Listener]:
+        raise click.UsageError("Give --listen pipe:NAME.")
+
+else:
+
+    def _listen(address: str) -> list[Listener]:
+        from ..endpoints import activation, parse, unix_listener
+
+        kind, colon, name = address.partition(":")
+        if colon and kind == "launchd":
+            return list(activation.launchd(name))
+        endpoint = parse(address)
+        if endpoint.kind != "unix":
+            raise AddressError(f"nothing can be served at {address} yet", "use unix:PATH, or a path with a slash")
+        return [unix_listener.listen(endpoint.where)]
+
+    def _unnamed() -> list[Listener]:
+        """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""
+        from ..endpoints import activation, places, unix_listener
+
+        inherited = activation.inherited()
+        if inherited:
+            return list(inherited)
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        if runtime and os.path.isabs(runtime):
+            directory = os.path.join(runtime, "pageantry")
+            unix_listener.private_directory(directory)
+            return [unix_listener.listen(os.path.join(directory, "agent"))]
+        return [unix_listener.listen(places.new_path(os.environ))]
