@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pageantry.agent import SignFlags
 from pageantry.errors import BadReply, UnsupportedKey
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
-from pageantry.keys.signatures import RSA_SHA2_256, RSA_SHA2_512, algorithm, check_algorithm, sign, verify
+from pageantry.keys.signatures import RSA_SHA2_256, RSA_SHA2_512, Signer, algorithm, check_algorithm, sign, verify
 from pageantry.wire import Reader, Writer
 
 DATA = b"what is to be signed"
@@ -191,8 +192,7 @@ def test_the_same_data_is_signed_the_same_way(private: PrivateKey) -> None:
         return
     if private.type.startswith("ecdsa") and not backend.ecdsa_deterministic_supported():
         pytest.skip("this OpenSSL has no RFC 6979")
-    same = sign(private, DATA) == sign(private, DATA)
-    assert same == (private.type != "ssh-dss")
+    assert sign(private, DATA) == sign(private, DATA)
 
 
 def test_ecdsa_signatures_are_those_of_rfc_6979() -> None:
@@ -222,10 +222,16 @@ def changed(key: PrivateKey, at: int, value: bytes | int) -> PrivateKey:
 
 
 def test_a_private_key_that_does_not_fit_its_public_half_does_not_sign(private_keys: dict[str, PrivateKey]) -> None:
-    rsa, ecdsa = private_keys["ssh-rsa"], private_keys["ecdsa-sha2-nistp256"]
+    rsa, ecdsa, dsa = (private_keys[name] for name in ("ssh-rsa", "ecdsa-sha2-nistp256", "ssh-dss"))
     wrong = [changed(rsa, at, value) for at in range(6) for value in (1, 2, 3, 2**1024 + 1)]
-    wrong += [changed(ecdsa, 2, value) for value in (0, 1, 2**256, 2**300)]
-    wrong += [changed(ecdsa, 1, b"\4" + bytes(64)), changed(private_keys["ssh-dss"], 4, 2**200)]
+    wrong += [changed(rsa, at, as_number(rsa, at) + as_number(rsa, 0)) for at in (2, 3)]
+    for bits in (256, 384, 521):
+        key = private_keys[f"ecdsa-sha2-nistp{bits}"]
+        wrong += [changed(key, 2, value) for value in (0, 1, as_number(key, 2) + 1, 2**bits, 2**600)]
+    wrong.append(changed(ecdsa, 1, b"\4" + bytes(64)))
+    q, x = as_number(dsa, 1), as_number(dsa, 4)
+    wrong += [changed(dsa, 4, value) for value in (1, x + 1, x + q, q, q - x, 2**200)]
+    wrong += [changed(dsa, at, value) for at in range(4) for value in (1, as_number(dsa, at) + 1, 2**2000 + 1)]
     for name in ("ssh-ed25519", "ssh-ed448"):
         point, secret = private_keys[name].fields
         assert isinstance(point, bytes)
@@ -233,7 +239,43 @@ def test_a_private_key_that_does_not_fit_its_public_half_does_not_sign(private_k
         wrong.append(PrivateKey(name, (point, bytes(len(point)) + point)))
     for key in wrong:
         with pytest.raises(UnsupportedKey):
-            sign(key, DATA)
+            Signer(key)
+
+
+def as_number(key: PrivateKey, at: int) -> int:
+    value = key.fields[at]
+    assert isinstance(value, int)
+    return value
+
+
+def test_a_signer_signs_again_and_again_from_several_threads(private: PrivateKey) -> None:
+    if private.public.hardware:
+        with pytest.raises(UnsupportedKey, match="security key"):
+            Signer(private)
+        return
+    signer, data = Signer(private), [b"%d" % number for number in range(200)]
+    assert signer.public == private.public
+    with ThreadPoolExecutor(8) as pool:
+        signatures = list(pool.map(signer.sign, data, [2, 4] * 100))
+    for one, flags, signature in zip(data, [2, 4] * 100, signatures, strict=True):
+        check_algorithm(private.public, flags, signature)
+        verify(private.public, signature, one)
+
+
+def test_nothing_secret_is_shown_by_a_signer(private: PrivateKey) -> None:
+    if not private.public.hardware:
+        signer = Signer(private)
+        assert repr(signer) == f"<Signer {private.type} {private.public.fingerprint()}>"
+        assert not hasattr(signer, "__dict__")
+
+
+def test_an_rsa_key_too_small_for_a_hash_signs_with_the_others() -> None:
+    p, q, e = 2**255 - 19, 2**256 - 189, 65537
+    d, iqmp = pow(e, -1, (p - 1) * (q - 1)), pow(q, -1, p)
+    signer = Signer(PrivateKey("ssh-rsa", (p * q, e, d, iqmp, p, q)))
+    verify(signer.public, signer.sign(DATA, RSA_SHA2_256), DATA)
+    with pytest.raises(UnsupportedKey, match="ssh-rsa key that cannot be used"):
+        signer.sign(DATA, RSA_SHA2_512)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Signatures in SSH's form: a string with the algorithm's name, a string with the signature, and what sk-* keys add.
 
 `check_algorithm` looks only at names and shapes, so a client can afford it after every signature. `verify` and
-`sign` do the mathematics, and import `cryptography` for it.
+`Signer` do the mathematics, and import `cryptography` for it.
 
 Forms: RFC 4253 (ssh-rsa, ssh-dss), RFC 8332 (rsa-sha2-*), RFC 5656 (ECDSA), RFC 8709 (Ed25519, Ed448), OpenSSH's
 PROTOCOL.u2f (sk-*). A certificate signs as its plain key does.
@@ -15,13 +15,14 @@ from ..wire import Reader, Writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final, TypeVar
+    from typing import Any, Final, ParamSpec, TypeVar
 
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.asymmetric import rsa
 
     from .private import PrivateKey
     from .public import Fields, PublicKey
 
+    _P = ParamSpec("_P")
     _T = TypeVar("_T")
 
 #: The flags of a sign request (RFC 9987, section 5.6.1); `agent.SignFlags` has names for them. 0 is SHA-1.
@@ -81,48 +82,139 @@ def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
         raise BadReply(f"signature of type {name[:64]!r} for a key of type {key.type}")
     if key.hardware:
         data = _security_key_data(key, tail, data)
-    public = _usable(key.type, lambda: _public(key.plain_type, key.fields))
+    public = _usable(key.type, _public, key.plain_type, key.fields)
     try:
-        _usable(key.type, lambda: _verify(public, name, blob, data))
+        _usable(key.type, _verify, public, name, blob, data)
     except UnsupportedKey:
         raise
     except (InvalidSignature, WireError):
         raise BadReply(f"the signature does not match the key {key.fingerprint()} and what was to be signed") from None
 
 
-def sign(key: PrivateKey, data: bytes, flags: int = 0) -> bytes:
-    """The signature of `data` by `key`, in the algorithm that `algorithm` names.
+class Signer:
+    """A private key, ready to sign any number of times; threads may share it.
 
-    All but DSA sign the same data the same way each time: ECDSA by RFC 6979, where the OpenSSL that `cryptography`
-    comes with can (3.2 and later). Raises `UnsupportedKey` for sk-* keys, and for one whose numbers do not fit.
+    That its numbers are a key, and the two halves belong together, is checked here, once. Raises `UnsupportedKey` where
+    they do not, and for sk-* keys. ECDSA signatures are deterministic (RFC 6979) where the OpenSSL that `cryptography`
+    comes with can do that (3.2 and later), those of all other types are always. DSA is computed in Python, in a time
+    that depends on the numbers (see `rfc6979`).
     """
-    if key.public.hardware:
-        raise UnsupportedKey(f"a {key.type} key signs only in its security key", "add it to OpenSSH's agent instead")
-    name = algorithm(key.public, flags)
-    if name is None:
-        raise UnsupportedKey(f"a key of type {key.type} cannot sign here")
-    return bytes(Writer().text(name).string(_usable(key.type, lambda: _sign(_private(key), name, data))))
+
+    __slots__ = ("_make", "_type", "public")
+
+    #: the public half of the key, or its certificate
+    public: PublicKey
+
+    def __init__(self, key: PrivateKey) -> None:
+        self.public = key.public
+        self._type = key.type
+        if key.public.hardware:
+            raise UnsupportedKey(
+                f"a {key.type} key signs only in its security key", "add it to OpenSSH's agent instead"
+            )
+        if not key.public.known:
+            raise UnsupportedKey(f"a key of type {key.type} cannot sign here")
+        self._make = _usable(key.type, _maker, key)
+
+    def sign(self, data: bytes, flags: int = 0) -> bytes:
+        """The signature of `data` in SSH's form, by the algorithm that `algorithm` names.
+
+        Raises `UnsupportedKey` for an RSA key that is too small for the hash that `flags` asks for.
+        """
+        return _usable(self._type, self._make, data, flags)
+
+    def __repr__(self) -> str:
+        return f"<Signer {self.public.type} {self.public.fingerprint()}>"
 
 
-def _private(key: PrivateKey) -> Any:
-    """The private key as an object of `cryptography`."""
-    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519
+def sign(key: PrivateKey, data: bytes, flags: int = 0) -> bytes:
+    """What a `Signer` for `key` makes of `data`; who signs more than once makes one and keeps it. Raises as it does."""
+    return Signer(key).sign(data, flags)
 
+
+def _maker(key: PrivateKey) -> Callable[[bytes, int], bytes]:
+    """What makes the signatures of data under flags. Raises ValueError and the like for a key that is none."""
     fields: Any = key.fields
     if key.type == "ssh-rsa":
-        return _rsa_private_key(*fields)
+        return _rsa_maker(key.public, _rsa_private_key(*fields))
     if key.type == "ssh-dss":
-        p, q, g, y, x = fields
-        return dsa.DSAPrivateNumbers(x, dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g))).private_key()
+        return _dsa_maker(*fields)
     if key.type in _CURVES:
-        public = _public(key.type, fields).public_numbers()
-        return ec.EllipticCurvePrivateNumbers(fields[2], public).private_key()
-    kind = ed25519.Ed25519PrivateKey if key.type == "ssh-ed25519" else ed448.Ed448PrivateKey
-    point, secret = fields
-    private = kind.from_private_bytes(secret[: len(point)])
+        return _ecdsa_maker(key.type, fields)
+    return _edwards_maker(key.type, *fields)
+
+
+def _rsa_maker(public: PublicKey, private: rsa.RSAPrivateKey) -> Callable[[bytes, int], bytes]:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    scheme, size = padding.PKCS1v15(), (private.key_size + 7) // 8
+    ways = {name: (_head(name, size), getattr(hashes, digest)()) for name, digest in _RSA_HASHES.items()}
+
+    def make(data: bytes, flags: int) -> bytes:
+        head, digest = ways[algorithm(public, flags) or ""]
+        return head + private.sign(data, scheme, digest)
+
+    return make
+
+
+def _dsa_maker(p: int, q: int, g: int, y: int, x: int) -> Callable[[bytes, int], bytes]:
+    from . import rfc6979
+
+    _public("ssh-dss", (p, q, g, y))
+    if not 0 < x < q or pow(g, q, p) != 1 or pow(g, x, p) != y:
+        raise ValueError("the public half does not belong to the private one")
+    head = _head("ssh-dss", 2 * _DSA_INTEGER)
+
+    def make(data: bytes, flags: int) -> bytes:
+        r, s = rfc6979.sign(p, q, g, x, data)
+        return head + r.to_bytes(_DSA_INTEGER, "big") + s.to_bytes(_DSA_INTEGER, "big")
+
+    return make
+
+
+def _ecdsa_maker(kind: str, fields: Fields) -> Callable[[bytes, int], bytes]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+    secret: Any = fields[2]
+    public = _public(kind, fields)
+    private = ec.EllipticCurvePrivateNumbers(secret, public.public_numbers()).private_key()
+    digest = getattr(hashes, _CURVES[kind][1])()
+    try:
+        scheme = ec.ECDSA(digest, deterministic_signing=True)
+    except UnsupportedAlgorithm:  # OpenSSL before 3.2
+        scheme = ec.ECDSA(digest)
+    head = bytes(Writer().text(kind))
+
+    def make(data: bytes, flags: int) -> bytes:
+        r, s = decode_dss_signature(private.sign(data, scheme))
+        pair = bytes(Writer().mpint(r).mpint(s))
+        return head + len(pair).to_bytes(4, "big") + pair
+
+    return make
+
+
+def _edwards_maker(kind: str, point: bytes, secret: bytes) -> Callable[[bytes, int], bytes]:
+    from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
+
+    family: Any = ed448.Ed448PrivateKey if kind == "ssh-ed448" else ed25519.Ed25519PrivateKey
+    private = family.from_private_bytes(secret[: len(point)])
     if private.public_key().public_bytes_raw() != point:
         raise ValueError("the public half does not belong to the private one")
-    return private
+    head = _head(kind, 2 * len(point))
+
+    def make(data: bytes, flags: int) -> bytes:
+        return head + private.sign(data)  # type: ignore[no-any-return]
+
+    return make
+
+
+def _head(name: str, size: int) -> bytes:
+    """What stands before a signature of `size` bytes."""
+    return bytes(Writer().text(name).uint32(size))
 
 
 def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.RSAPrivateKey:
@@ -134,9 +226,9 @@ def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.R
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     _check_rsa_size(n)
-    if min(p, q) < 3 or p * q != n or iqmp * q % p != 1:
+    if min(p, q) < 3 or p * q != n or iqmp * q % p != 1 or not 0 < iqmp < p:
         raise ValueError("the primes do not belong to the modulus")
-    if (e * d - 1) % (p - 1) or (e * d - 1) % (q - 1):
+    if not 0 < d < n or (e * d - 1) % (p - 1) or (e * d - 1) % (q - 1):
         raise ValueError("the exponents do not belong to each other")
     public = rsa.RSAPublicNumbers(e, n)
     numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), iqmp, public)
@@ -148,16 +240,20 @@ def _check_rsa_size(modulus: int) -> None:
         raise ValueError(f"a modulus of more than {MAX_RSA_BITS} bits")
 
 
-def _usable(kind: str, compute: Callable[[], _T]) -> _T:
+def _usable(kind: str, compute: Callable[_P, _T], *values: _P.args, **named: _P.kwargs) -> _T:
     """What `compute` returns, and an `UnsupportedKey` for what `cryptography` refuses."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-
     try:
-        return compute()
+        return compute(*values, **named)
     except WireError:
         raise
-    except (ValueError, OverflowError, UnsupportedAlgorithm) as error:
+    except _refusals() as error:
         raise UnsupportedKey(f"{kind} key that cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    return ValueError, OverflowError, UnsupportedAlgorithm
 
 
 def _parse(key: PublicKey, signature: bytes) -> tuple[str, bytes, bytes]:
@@ -223,31 +319,3 @@ def _verify(public: Any, name: str, blob: bytes, data: bytes) -> None:
         public.verify(encode_dss_signature(r, s), data, ec.ECDSA(getattr(hashes, _CURVES[name][1])()))
     else:
         public.verify(blob, data)
-
-
-def _sign(private: Any, name: str, data: bytes) -> Any:
-    """The signature proper, without the algorithm's name."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding
-    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-    if name in _RSA_HASHES:
-        return private.sign(data, padding.PKCS1v15(), getattr(hashes, _RSA_HASHES[name])())
-    if name == "ssh-dss":
-        r, s = decode_dss_signature(private.sign(data, hashes.SHA1()))  # noqa: S303
-        return r.to_bytes(_DSA_INTEGER, "big") + s.to_bytes(_DSA_INTEGER, "big")
-    if name in _CURVES:
-        r, s = _sign_ecdsa(private, getattr(hashes, _CURVES[name][1])(), data)
-        return bytes(Writer().mpint(r).mpint(s))
-    return private.sign(data)
-
-
-def _sign_ecdsa(private: ec.EllipticCurvePrivateKey, digest: Any, data: bytes) -> tuple[int, int]:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
-    try:
-        return decode_dss_signature(private.sign(data, ec.ECDSA(digest, deterministic_signing=True)))
-    except UnsupportedAlgorithm:  # OpenSSL before 3.2
-        return decode_dss_signature(private.sign(data, ec.ECDSA(digest)))
