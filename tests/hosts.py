@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -39,6 +40,23 @@ def rsa_key(bits: int = 2048) -> PrivateKey:
     return PrivateKey("ssh-rsa", (n, e, numbers.d, numbers.iqmp, numbers.p, numbers.q))
 
 
+@cache
+def security_key(seed: int) -> PrivateKey:
+    """An sk-* key whose handle is its secret, so that it signs without any device."""
+    secret = seed.to_bytes(32, "big")
+    point = ed25519.Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+    return PrivateKey("sk-ssh-ed25519@openssh.com", (point, b"ssh:", 1, secret, b""))
+
+
+def signature(key: PrivateKey, data: bytes, flags: int = RSA_SHA2_512) -> bytes:
+    if not key.public.hardware:
+        return sign(key, data, flags)
+    touched = b"\1\0\0\0\x2a"  # flags and a counter, by OpenSSH's PROTOCOL.u2f
+    secret = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(key.fields[3]))
+    blob = secret.sign(sha256(b"ssh:").digest() + touched + sha256(data).digest())
+    return bytes(Writer().text(key.type).string(blob).raw(touched))
+
+
 def strings(*values: str) -> bytes:
     writer = Writer()
     for value in values:
@@ -65,14 +83,14 @@ def certificate(
     writer = Writer().text(name).string(b"nonce").raw(reader.rest()).uint64(77).uint32(kind).text(key_id)
     writer.string(strings(*principals)).uint64(valid[0]).uint64(valid[1]).string(critical).string(extensions)
     writer.string(b"").string(authority.public.blob)
-    return PublicKey(bytes(Writer().raw(bytes(writer)).string(sign(signed_by or authority, bytes(writer), flags))))
+    return PublicKey(bytes(Writer().raw(bytes(writer)).string(signature(signed_by or authority, bytes(writer), flags))))
 
 
 def binding(
     host: PrivateKey, session_id: bytes, forwarding: bool, shown: PublicKey | None = None, flags: int = RSA_SHA2_512
 ) -> bytes:
     """The contents of a session-bind with a host, which may show a certificate for its key."""
-    return SessionBind((shown or host.public).blob, session_id, sign(host, session_id, flags), forwarding).encode()
+    return SessionBind((shown or host.public).blob, session_id, signature(host, session_id, flags), forwarding).encode()
 
 
 def userauth(

@@ -36,6 +36,8 @@ MAX_PRINCIPALS: Final = 256
 MIN_RSA_BITS: Final = 1024
 
 _HINT = "its owner allows it for some destinations only: have it added with this one, or without any (ssh-add -h)"
+_BIND_HINT = "connect to the agent once more: ssh binds each connection by itself"
+_LOGIN_HINT = "let ssh ask for it, of OpenSSH 8.9 or later on each host of the way"
 _USERAUTH_REQUEST = 50  # RFC 4252, section 6
 _HOST_CERTIFICATE = 2  # OpenSSH's PROTOCOL.certkeys
 _HOST_BOUND = b"publickey-hostbound-v00@openssh.com"
@@ -79,26 +81,30 @@ class Path(Struct):
         """
         request = SessionBind.decode(contents)
         if len(request.session_id) > MAX_SESSION_ID:
-            raise Refused(f"a session's identifier of {len(request.session_id)} bytes; {MAX_SESSION_ID} are believed")
+            raise _unbound(f"a session's identifier of {len(request.session_id)} bytes; {MAX_SESSION_ID} are believed")
         key = PublicKey(request.host_key)
         _check_host_key(key)
         try:
             verify(key, request.signature, request.session_id)
         except BadReply:
-            raise Refused(f"the session is not one of the host {key.fingerprint()}, which did not sign it") from None
+            raise _unbound(f"the session is not one of the host {key.fingerprint()}, which did not sign it") from None
         return self._followed_by(Bind(key, request.session_id, request.forwarding))
 
     def _followed_by(self, new: Bind) -> Path:
         for old in self.binds:
             if not old.forwarding:
-                raise Refused("the connection is bound to a session that is logged in to: no other can follow")
+                raise _unbound("the connection is bound to a session that is logged in to: no other can follow")
             if old.session_id == new.session_id:
                 if old.host_key == new.host_key:
                     return self
-                raise Refused("the session is bound to this connection already, with another host's key")
+                raise _unbound("the session is bound to this connection already, with another host's key")
         if len(self.binds) >= MAX_BINDS:
-            raise Refused(f"the connection is bound to {MAX_BINDS} sessions already")
+            raise _unbound(f"the connection is bound to {MAX_BINDS} sessions already")
         return Path(True, (*self.binds, new))
+
+
+def _unbound(why: str) -> Refused:
+    return Refused(why, _BIND_HINT)
 
 
 #: The path of a connection that nothing is known of.
@@ -163,11 +169,11 @@ def check_use(
         raise Refused(obstacle, _HINT)
     last = path.binds[-1]
     if wanted.session_id != last.session_id:
-        raise Refused("the login is for another session than the one that was bound last")
+        raise Refused("the login is for another session than the one that was bound last", _LOGIN_HINT)
     if wanted.host_key is None and len(path.binds) > 1:
-        raise Refused("the login does not name its host, which it must for a forwarded agent")
+        raise Refused("the login does not name its host, which it must for a forwarded agent", _LOGIN_HINT)
     if wanted.host_key not in (None, last.host_key):
-        raise Refused("the login is for another host than the one that was bound last")
+        raise Refused("the login is for another host than the one that was bound last", _LOGIN_HINT)
 
 
 def _obstacle(limits: RestrictDestination, path: Path, user: str | None, now: float) -> str:
@@ -276,7 +282,7 @@ def _check_host_key(key: PublicKey) -> None:
     try:
         verify(authority, certificate.signature, signed)
     except BadReply:
-        raise Refused(f"the certificate is not one of {authority.fingerprint()}, which did not sign it") from None
+        raise _unbound(f"the certificate is not one of {authority.fingerprint()}, which did not sign it") from None
 
 
 def _check_size(key: PublicKey) -> None:

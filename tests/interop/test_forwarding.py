@@ -33,7 +33,18 @@ from pageantry.messages import (
     Success,
 )
 
-from ..hosts import binding, certificate, certified_hop, ecdsa_key, ed25519_key, hop, rsa_key, strings, userauth
+from ..hosts import (
+    binding,
+    certificate,
+    certified_hop,
+    ecdsa_key,
+    ed25519_key,
+    hop,
+    rsa_key,
+    security_key,
+    strings,
+    userauth,
+)
 from .conftest import program
 
 pytestmark = pytest.mark.interop
@@ -89,6 +100,8 @@ HOSTS = (
     certified(21, "a.example", authority=AUTHORITIES[1]),
     certified(22, "a", authority=AUTHORITIES[2], extensions=strings("an extension", "")),
     certified(23, "a", ("a*", "*")),
+    certified(24, "a", authority=security_key(25)),
+    Host(security_key(14), "fourteen"),
 )
 #: Hosts whose certificates are not good enough.
 DUBIOUS = (
