@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from time import monotonic
 
 from .errors import WireError
@@ -9,9 +11,14 @@ from .messages import MAX_MESSAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Final, Protocol
 
     from .client import Connection
+
+    class _Clock(Protocol):
+        def receiving(self, seconds: float, /) -> None: ...
+        def sending(self, seconds: float, /) -> None: ...
+
 
 #: Seconds from the first byte of a frame to its last, and for one to be written.
 FRAME_TIMEOUT: Final = 30.0
@@ -24,6 +31,7 @@ class Frames:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._clock = _clock(connection)
         #: since when the next frame is waited for, by `time.monotonic`; None while nobody waits
         self.idle_since: float | None = None
         self._kept = bytearray()
@@ -35,8 +43,7 @@ class Frames:
         """
         self.idle_since = began = monotonic()
         if not self._kept:
-            _allow(self.connection, patience)
-            piece = self.connection.recv(_CHUNK)
+            piece = self._receive(patience)
             if len(piece) == 4 + int.from_bytes(piece[:4], "big") > 4:  # nearly always
                 self.idle_since = None
                 return piece
@@ -50,14 +57,16 @@ class Frames:
 
     def send(self, frame: bytes) -> None:
         """Send a frame. Raises TimeoutError, OSError."""
-        _allow(self.connection, FRAME_TIMEOUT)
-        self.connection.sendall(frame)
+        self._clock.sending(FRAME_TIMEOUT)
+        try:
+            self.connection.sendall(frame)
+        except BlockingIOError:
+            raise TimeoutError from None
 
     def _rest(self, deadline: float) -> bytes:
         """The frame of which some bytes, or all and more, have come."""
         while (missing := self._missing()) > 0:
-            _allow(self.connection, deadline - monotonic())
-            piece = self.connection.recv(_CHUNK)
+            piece = self._receive(deadline - monotonic())
             if not piece:
                 return b""
             self._kept += piece
@@ -65,6 +74,16 @@ class Frames:
         whole = bytes(self._kept[:end])
         del self._kept[:end]
         return whole
+
+    def _receive(self, seconds: float) -> bytes:
+        """What comes next, within that time; empty at the end."""
+        if seconds <= 0:
+            raise TimeoutError
+        self._clock.receiving(seconds)
+        try:
+            return self.connection.recv(_CHUNK)
+        except BlockingIOError:  # so the system says it
+            raise TimeoutError from None
 
     def _missing(self) -> int:
         """How many bytes of the frame are still to come; fewer than 0 when there are more than belong to it."""
@@ -76,9 +95,50 @@ class Frames:
         return 4 + size - len(self._kept)
 
 
-def _allow(connection: Connection, seconds: float) -> None:
-    """Give the next operation so much time; setting what is set already would cost more than to look."""
-    if seconds <= 0:
-        raise TimeoutError
-    if connection.gettimeout() != seconds:
-        connection.settimeout(seconds)
+class _SetTimeout:
+    """Gives operations their time by the connection's own means."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def receiving(self, seconds: float) -> None:
+        """Give the next `recv` so much."""
+        if self._connection.gettimeout() != seconds:  # setting what is set already would cost more than to look
+            self._connection.settimeout(seconds)
+
+    sending = receiving
+
+
+def _clock(connection: Connection) -> _Clock:
+    """What gives the operations of that connection their time."""
+    if sys.platform != "win32" and isinstance(connection, socket.socket):
+        return _KernelTimeouts(connection)
+    return _SetTimeout(connection)
+
+
+if sys.platform != "win32":
+    from struct import pack
+
+    class _KernelTimeouts:
+        """Has the kernel keep the time: once set, it costs nothing, where Python would ask it before each operation."""
+
+        def __init__(self, connection: socket.socket) -> None:
+            connection.settimeout(None)
+            self._connection = connection
+            self._receiving = self._sending = 0.0
+
+        def receiving(self, seconds: float) -> None:
+            """See `_SetTimeout`."""
+            if self._receiving != seconds:
+                self._receiving = seconds
+                self._set(socket.SO_RCVTIMEO, seconds)
+
+        def sending(self, seconds: float) -> None:
+            """Give the next `sendall` so much, or each part of it."""
+            if self._sending != seconds:
+                self._sending = seconds
+                self._set(socket.SO_SNDTIMEO, seconds)
+
+        def _set(self, option: int, seconds: float) -> None:
+            microseconds = max(1, int(seconds * 1_000_000))  # 0 would be for ever
+            self._connection.setsockopt(socket.SOL_SOCKET, option, pack("ll", *divmod(microseconds, 1_000_000)))

@@ -14,7 +14,7 @@ from .deferred import Deferred, now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Final, TypeAlias
 
     from ..constraints import RestrictDestination
@@ -81,6 +81,11 @@ class Held:
         return not isinstance(self.private, Deferred) or self.private.clear
 
 
+def listing(keys: Collection[Held]) -> bytes:
+    """The payload of an IDENTITIES_ANSWER with these keys."""
+    return b"\x0c" + len(keys).to_bytes(4, "big") + b"".join([held.listed for held in keys])
+
+
 class Holding:
     """The keys that are held, in the order in which they came. Every method may be called by any thread.
 
@@ -93,6 +98,7 @@ class Holding:
         self._say = say or (lambda _: None)
         self._gate = threading.Condition(threading.RLock())
         self._keys: dict[bytes, Held] = {}
+        self._listing = b""  # when nothing has changed
         self._size = 0
         self._soonest = _NEVER
         self._keeper: threading.Thread | None = None
@@ -113,6 +119,7 @@ class Holding:
                     "remove keys that are not needed, or start a further agent",
                 )
             self._keys[held.public.blob] = held
+            self._listing = b""
             self._size = size
             self._soonest = min(self._soonest, held.expires)
             if held.expires < _NEVER:
@@ -123,6 +130,14 @@ class Holding:
         with self._gate:
             self._expire()
             return self._keys.get(blob)
+
+    def listing(self) -> bytes:
+        """The payload of an IDENTITIES_ANSWER with all keys."""
+        with self._gate:
+            self._expire()
+            if not self._listing:
+                self._listing = listing(self._keys.values())
+            return self._listing
 
     def all(self) -> list[Held]:
         """All keys, in their order."""
@@ -152,6 +167,7 @@ class Holding:
         """Forget all keys."""
         with self._gate:
             self._keys.clear()
+            self._listing = b""
             self._size = 0
             self._soonest = _NEVER
 
@@ -177,6 +193,7 @@ class Holding:
 
     def _drop(self, held: Held) -> None:
         del self._keys[held.public.blob]
+        self._listing = b""
         self._size -= len(held.listed)
 
     def _expire(self) -> None:

@@ -9,7 +9,7 @@ from ..errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, Unsupp
 from ..messages import SessionBind
 from . import extending, questions
 from .deferred import Deferred
-from .holding import Held, Holding
+from .holding import Held, Holding, listing
 from .locking import Locking
 
 TYPE_CHECKING = False
@@ -87,8 +87,9 @@ class Keyring(Shared):
 
     def listing(self) -> bytes:
         """See `Shared.listing`."""
-        listed = [held.listed for held in self.visible()]
-        return b"\x0c" + len(listed).to_bytes(4, "big") + b"".join(listed)
+        if self._path is forwarding.LOCAL and not self._common.locking.locked:
+            return self._common.holding.listing()
+        return listing(self.visible())
 
     def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
         """See `Agent.sign`. A person may be asked first, for consent and for a passphrase."""
