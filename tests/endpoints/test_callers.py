@@ -1,0 +1,210 @@
+"""Who has connected to a socket of ours, as far as that can be known, and whether he is still there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("UNIX sockets", allow_module_level=True)
+
+from pageantry.endpoints import callers, unix
+from pageantry.endpoints.callers import Caller, caller, gone
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells here what a process runs")
+
+# Connects to the socket that is named, sends on, and goes on as a program when it is told to.
+CLIENT = """
+import os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+if sys.stdin.readline() == "become\\n":
+    os.execv(sys.argv[2], ["sleep", "60"])
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="pgt", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def server(directory: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "agent"))
+        listening.listen()
+        listening.settimeout(20)
+        yield listening
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*command: str | Path) -> subprocess.Popen[str]:
+        processes.append(subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def accepted(server: socket.socket) -> Caller:
+    with server.accept()[0] as connection:
+        found = caller(connection)
+    assert found
+    return found
+
+
+def running(process: subprocess.Popen[str]) -> str:
+    return os.path.basename(os.readlink(f"/proc/{process.pid}/exe"))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@linux
+def test_a_process_and_what_it_runs_are_known(
+    server: socket.socket, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = started(sys.executable, "-c", CLIENT, server.getsockname())
+    found = accepted(server)
+    assert (found.uid, found.pid, found.account) == (os.geteuid(), process.pid, unix.user(os.geteuid()))
+    assert found.program == os.path.realpath(sys.executable)
+    assert str(found) == f"{os.path.basename(found.program)} (process {process.pid})"
+
+
+@linux
+def test_of_a_script_it_is_the_interpreter(
+    server: socket.socket, started: Callable[..., subprocess.Popen[str]], directory: Path
+) -> None:
+    script = directory / "script"
+    script.write_text(f"#!{os.path.realpath(sys.executable)}\n{CLIENT}")
+    script.chmod(0o700)
+    started(script, server.getsockname())
+    assert accepted(server).program == os.path.realpath(sys.executable)
+
+
+@linux
+def test_the_first_look_decides(server: socket.socket, started: Callable[..., subprocess.Popen[str]]) -> None:
+    process = started(sys.executable, "-c", CLIENT, server.getsockname(), shutil.which("sleep"))
+    found = accepted(server)
+    before = found.program
+    assert process.stdin
+    process.stdin.write("become\n")
+    process.stdin.flush()
+    wait_until(lambda: "python" not in running(process))
+    assert found.program == before
+    assert Caller(os.geteuid(), process.pid).program != before
+
+
+def test_a_process_that_has_ended_is_a_number(
+    server: socket.socket, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = started(sys.executable, "-c", CLIENT, server.getsockname())
+    found = accepted(server)
+    process.communicate("end\n", timeout=20)
+    assert found.program == ""
+    assert str(found) == f"process {process.pid}"
+
+
+@linux
+def test_a_process_that_began_later_is_another_one(started: Callable[..., subprocess.Popen[str]]) -> None:
+    found = Caller(os.geteuid(), 1)
+    wait_until(lambda: callers._now() > found._since + 2 / os.sysconf("SC_CLK_TCK"))
+    process = started("sleep", "60")
+    wait_until(lambda: "python" not in running(process))
+    found.pid = process.pid
+    assert found.program == ""
+    assert Caller(os.geteuid(), process.pid).program
+
+
+@linux
+def test_a_program_that_was_replaced_while_it_runs_has_its_name(
+    directory: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    program = directory / "ssh"
+    shutil.copy(shutil.which("sleep") or "", program)
+    process = started(program, "60")
+    wait_until(lambda: running(process) == "ssh")
+    program.unlink()
+    assert Caller(os.geteuid(), process.pid).program == str(program)
+
+
+@linux
+def test_a_name_cannot_pretend_to_be_more_than_one(
+    directory: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    program = directory / "ssh\n\x1b[2K\u202e"
+    shutil.copy(shutil.which("sleep") or "", program)
+    process = started(program, "60")
+    wait_until(lambda: running(process) == program.name)
+    found = Caller(os.geteuid(), process.pid)
+    assert str(found) == f"ssh??[2K? (process {process.pid})"
+    assert found.program == str(program)
+
+
+def test_a_process_that_is_not_told() -> None:
+    found = Caller(0, None)
+    assert (found.program, str(found)) == ("", "an unknown process")
+
+
+def test_the_other_end_is_there_until_it_is_closed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not gone(ours)
+        theirs.close()
+        assert gone(ours)
+
+
+def test_what_was_sent_before_is_neither_the_end_nor_hides_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"x" * 1000)
+        assert not gone(ours)
+        theirs.close()
+        assert gone(ours)
+        assert len(ours.recv(2000)) == 1000
+
+
+@linux
+def test_who_sends_no_more_may_wait_for_replies() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.shutdown(socket.SHUT_WR)
+        assert not gone(ours)
+
+
+def test_a_connection_that_was_closed_here_has_nobody_at_its_other_end() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        assert gone(ours)
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 30])
+def test_a_look_waits_for_nothing(timeout: float | None) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(timeout)
+        start = time.monotonic()
+        assert not gone(ours)
+        assert time.monotonic() - start < 10
+        assert ours.gettimeout() == timeout
