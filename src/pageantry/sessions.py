@@ -7,12 +7,13 @@ standard input and output.
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 
 from . import requests
 from .agent import Shared, SignFlags
 from .client import Client
-from .endpoints.sockets import left
 from .errors import AgentError, BadReply, Disconnected, Error, Unsupported, WireError
 from .extensions import PUTTY
 from .framing import Frames
@@ -74,7 +75,7 @@ def to(agent: Agent) -> Opener:
     if isinstance(agent, Client):
         return lambda _: Passage(agent._connect, agent.address, agent._timeout)
     if isinstance(agent, Shared):
-        return lambda connection: View(agent.open(getattr(connection, "peer", None), lambda: left(connection)))
+        return lambda connection: View(agent.open(getattr(connection, "peer", None), lambda: _has_left(connection)))
     turn = threading.Lock()
     return lambda _: Answers(agent, turn)
 
@@ -84,6 +85,15 @@ def at(endpoint: Endpoint) -> Opener:
     if endpoint.kind == "keys":
         return to(endpoint.open())
     return lambda _: Passage(endpoint.connect, endpoint.address)
+
+
+def _has_left(connection: Connection) -> bool:
+    """Whether the client has closed its end, where that can be seen without reading."""
+    if sys.platform != "win32" and isinstance(connection, socket.socket):
+        from .endpoints.callers import gone
+
+        return gone(connection)
+    return False
 
 
 class Passage:

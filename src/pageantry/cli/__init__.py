@@ -28,12 +28,15 @@ _COMMANDS: Final = {
     "sign": "sign",
     "add": "add",
     "remove": "add",
+    "reencrypt": "add",
     "lock": "lock",
     "unlock": "lock",
     "vault": "vault",
     "export": "export",
     "exec": "exec",
     "relay": "relay",
+    "serve": "serve",
+    "ssh-agent": "ssh_agent",
 }
 
 
@@ -64,7 +67,7 @@ class _Commands(click.Group):
             return None
         from importlib import import_module
 
-        command = getattr(import_module(f"{__name__}.{_COMMANDS[cmd_name]}"), cmd_name)
+        command = getattr(import_module(f"{__name__}.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -12,6 +12,7 @@ from .common import as_seconds, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
     from ..keyring import Keyring
@@ -71,30 +72,29 @@ def serve(
     from .log import Log
 
     command = ctx.meta.get(_COMMAND)
-    log = None if quiet else Log()
-    person = Person(ways(os.environ, terminal=not command))
-    keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=log and log.say)
-    try:
+    log = None if quiet or command else Log()  # a command has the terminal for itself
+
+    def begin() -> tuple[Sequence[Listener], Keyring]:
+        person = Person(ways(os.environ, terminal=not command))
+        keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=log and log.say)
         for path in files:
             _load(keyring, path)
-        listeners = [listener for address in addresses for listener in _listen(address)] or _unnamed()
-        try:
-            if command:
-                agent_process.beside(command, listeners, keyring)
-            places = [listener.path for listener in listeners]
-            _announce(places, as_json, quiet)
-        except BaseException:
-            for listener in listeners:
-                listener.close()
-            raise
-        agent_process.run(listeners, keyring, log and log.say)
+        return [listener for address in addresses for listener in _listen(address)] or _unnamed(), keyring
+
+    if command:
+        agent_process.beside(command, begin)
+    try:
+        listeners, keyring = begin()
+        places = [listener.path for listener in listeners]
+        agent_process.run(
+            listeners, keyring, log and log.say, ready=lambda: _announce(places, as_json=as_json, quiet=quiet)
+        )
     finally:
-        keyring.close()
         if log:
             log.close()
 
 
-def _announce(places: list[str], as_json: bool, quiet: bool) -> None:
+def _announce(places: Sequence[str], *, as_json: bool, quiet: bool) -> None:
     from shlex import quote
 
     if as_json:
@@ -152,7 +152,7 @@ else:
 
     def _unnamed() -> list[Listener]:
         """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""
-        from ..endpoints import activation, places, unix_listener
+        from ..endpoints import activation, directories, places, unix_listener
 
         inherited = activation.inherited()
         if inherited:
@@ -160,6 +160,6 @@ else:
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         if runtime and os.path.isabs(runtime):
             directory = os.path.join(runtime, "pageantry")
-            unix_listener.private_directory(directory)
+            directories.make_private(directory)
             return [unix_listener.listen(os.path.join(directory, "agent"))]
-        return [unix_listener.listen(places.new_path(os.environ))]
+        return [unix_listener.listen(places.new_path(os.environ, say))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,21 +14,6 @@ class Connection(socket.socket):
     """A connected socket, and the `peer` that was found to be trusted; None where the system tells of none."""
 
     peer: Peer | None = None
-
-
-def left(connection: object) -> bool:
-    """Whether the other end of a connection has closed it, where that can be seen without reading: on sockets.
-
-    What has come and was not read yet hides it.
-    """
-    if not isinstance(connection, socket.socket) or sys.platform == "win32":
-        return False
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def process(pid: int) -> tuple[winpipe.Peer, bool]:

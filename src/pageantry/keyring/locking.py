@@ -71,4 +71,4 @@ class Locking:
     def _of(self, passphrase: bytes) -> bytes:
         from hashlib import scrypt
 
-        return scrypt(passphrase, salt=self._salt, **_SCRYPT)  # type: ignore[arg-type]
+        return scrypt(passphrase, salt=self._salt, **_SCRYPT)
