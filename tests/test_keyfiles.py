@@ -9,9 +9,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pageantry
+from pageantry.agent import Identity
 from pageantry.errors import KeyFileError, NoSuchKey, Unsupported, WrongPassphrase
 from pageantry.keyfiles import ATTEMPTS, KeyFiles
+from pageantry.keys.files import read
+from pageantry.keys.ppk import write
+from pageantry.keys.public import PublicKey
 from pageantry.keys.signatures import verify
+from pageantry.wire import Writer
 
 
 @pytest.fixture
@@ -49,6 +54,26 @@ def test_the_first_use_asks_and_the_second_does_not(files: list[str]) -> None:
         for data in (b"one", b"two"):
             verify(identity.key, agent.sign(identity.key, data, verify=True), data)
     assert prompts == [f"Passphrase for {files[1]}: "]
+
+
+def test_putty_s_files_sign_too_also_with_a_certificate_in_them(files: list[str], tmp_path: Path) -> None:
+    key = read(files[0]).decrypt()[0]
+    point = key.fields[0]
+    assert isinstance(point, bytes)
+    certificate = Writer().text("ssh-ed25519-cert-v01@openssh.com").string(b"nonce").string(point).uint64(1).uint32(1)
+    certificate.text("id").string(b"").uint64(0).uint64(2**64 - 1)
+    for value in (b"", b"", b"", b"authority", b"signature"):
+        certificate.string(value)
+    certified = key.certified(PublicKey(bytes(certificate)))
+    path = tmp_path / "key.ppk"
+    path.write_bytes(write(certified, "me", b"geheim", version=2))
+    prompts, ask = asked("geheim")
+    agent = KeyFiles([str(path)], ask)
+    assert agent.identities() == [Identity(certified.public, "key.ppk")]
+    agent.decrypt()
+    for public in (certified.public, key.public):
+        verify(public, agent.sign(public, b"data", verify=True), b"data")
+    assert prompts == [f"Passphrase for {path}: "]
 
 
 def test_a_wrong_passphrase_is_asked_for_again_a_few_times(files: list[str]) -> None:

@@ -43,7 +43,7 @@ class KeyFiles(Agent):
         for path in paths:
             file = read(path)
             public = file.public or self._decrypt(file).public
-            self._files[public] = file
+            self._files[public.plain] = file
             self._comments[public] = os.path.basename(path)
 
     def identities(self) -> list[Identity]:
@@ -66,7 +66,7 @@ class KeyFiles(Agent):
     def decrypt(self) -> None:
         """Ask for every passphrase now, before a time at which nobody can be asked."""
         for public, file in self._files.items():
-            if file.encrypted and public.plain not in self._open:
+            if file.encrypted and public not in self._open:
                 self._decrypt(file)
 
     def _decrypt(self, file: KeyFile) -> PrivateKey:
@@ -88,7 +88,7 @@ class KeyFiles(Agent):
             except WrongPassphrase:
                 continue
         raise WrongPassphrase(
-            f"{file.where}: wrong passphrase, {ATTEMPTS} times", "ssh-keygen -y -f FILE tries it, too"
+            f"{file.where}: wrong passphrase, {ATTEMPTS} times", "try it with the program that made the file"
         )
 
     def _cannot(self, what: str) -> Unsupported:

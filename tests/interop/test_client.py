@@ -145,7 +145,7 @@ def test_a_locked_openssh_agent_shows_nothing_until_unlocked(fresh_agent: Path, 
 
 
 def test_a_certificate_is_added_listed_and_signed_with(fresh_agent: Path, key_files: Keys, tmp_path: Path) -> None:
-    from pageantry.keys.files import with_certificate
+    from pageantry.keys.files import certificate_beside
 
     key = tmp_path / "user"
     for command in (
@@ -154,8 +154,9 @@ def test_a_certificate_is_added_listed_and_signed_with(fresh_agent: Path, key_fi
     ):
         subprocess.run(command, check=True)
     plain, _ = read(str(key)).decrypt()
-    certified = with_certificate(str(key), plain)
-    assert certified is not None
+    certificate = certificate_beside(str(key), plain.public)
+    assert certificate is not None
+    certified = plain.certified(certificate)
     with pageantry.connect(str(fresh_agent)) as client:
         client.add(certified, "certified")
         assert [one.key for one in client.identities()] == [certified.public]

@@ -169,6 +169,19 @@ def test_keys_come_and_go(run: Run, fresh_agent: Path, key_files: Keys) -> None:
     assert json.loads(run("keys", "--json", sock=fresh_agent).stdout) == []
 
 
+def test_putty_s_files_are_added_and_sign_without_any_agent(run: Run, fresh_agent: Path) -> None:
+    keys = Path(__file__).parent / "keys"
+    files = [str(keys / f"{name}.ppk") for name in ("rsa", "encrypted")]
+    assert run("add", *files, sock=fresh_agent, given="open sesame\n").returncode == 0
+    held = json.loads(run("keys", "--json", sock=fresh_agent).stdout)
+    assert [one["comment"] for one in held] == ["test key rsa", "test key encrypted"]
+    for one in held:
+        done = run("sign", one["fingerprint"], "--raw", sock=fresh_agent, given="data")
+        verify(PublicKey.from_line(one["public"]), base64.b64decode(done.stdout), b"data")
+    done = run("sign", held[0]["fingerprint"], "--raw", "--agent", f"keys:{files[0]}", given="data")
+    verify(PublicKey.from_line(held[0]["public"]), base64.b64decode(done.stdout), b"data")
+
+
 def test_a_wrong_passphrase_adds_nothing_and_is_not_shown(run: Run, fresh_agent: Path, key_files: Keys) -> None:
     files = [str(key_files["ed25519"]), str(key_files["encrypted"])]
     lines = failed(run("add", *files, "--agent", str(fresh_agent), given="hunter2\n"))

@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pageantry.errors import KeyFileError, WrongPassphrase
-from pageantry.keys.files import MAX_FILE, MAX_ITERATIONS, MAX_ROUNDS, KeyFile, read, read_file, with_certificate
+from pageantry.keys.files import MAX_FILE, MAX_ROUNDS, KeyFile, certificate_beside, read, read_file
+from pageantry.keys.pem import MAX_ITERATIONS
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
 from pageantry.wire import Writer
@@ -186,7 +187,6 @@ def look_at(data: bytes) -> None:
         (b" \n", "is empty"),
         (b"hello", "is no private key file"),
         (b"\xff\xfe" * 100, "is no private key file"),
-        (b"PuTTY-User-Key-File-3: ssh-ed25519\r\nEncryption: none\r\n", r"is a PuTTY key \(PPK\)"),
         (b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0", "is a key for SSH version 1"),
         (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is a public key"),
         (b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", "is a public key"),
@@ -417,8 +417,7 @@ def test_puttygen_s_exports_are_read(kind: str, form: str, tmp_path: Path) -> No
     key, _ = read(path).decrypt()
     assert key.public.line("me@here") == puttygen("-L", ppk).strip()
     assert key.public.fingerprint() in puttygen("-l", ppk)
-    with pytest.raises(KeyFileError, match="PPK"):
-        read(ppk)
+    assert read(ppk).decrypt() == (key, "me@here")
 
 
 # certificates beside keys
@@ -427,23 +426,21 @@ def test_puttygen_s_exports_are_read(kind: str, form: str, tmp_path: Path) -> No
 def test_a_certificate_beside_the_key_is_found(
     private_keys: dict[str, PrivateKey], certify: Callable[[PublicKey], PublicKey], tmp_path: Path
 ) -> None:
-    key, path = private_keys["ssh-ed25519"], str(tmp_path / "key")
-    assert with_certificate(path, key) is None
-    certificate = certify(key.public)
+    key, path = private_keys["ssh-ed25519"].public, str(tmp_path / "key")
+    assert certificate_beside(path, key) is None
+    certificate = certify(key)
     Path(path + "-cert.pub").write_text(certificate.line("comment") + "\n")
-    certified = with_certificate(path, key)
-    assert certified is not None
-    assert (certified.certificate, certified.plain) == (certificate, key)
+    assert certificate_beside(path, key) == certificate_beside(path, certificate) == certificate
 
 
 def test_something_else_beside_the_key_is_refused(
     private_keys: dict[str, PrivateKey], certify: Callable[[PublicKey], PublicKey], tmp_path: Path
 ) -> None:
-    key, path = private_keys["ssh-ed25519"], str(tmp_path / "key")
-    for text in ("", "rubbish", key.public.line(), certify(private_keys["ssh-rsa"].public).line()):
+    key, path = private_keys["ssh-ed25519"].public, str(tmp_path / "key")
+    for text in ("", "rubbish", key.line(), certify(private_keys["ssh-rsa"].public).line()):
         Path(path + "-cert.pub").write_text(text)
         with pytest.raises(KeyFileError, match=r"-cert\.pub") as caught:
-            with_certificate(path, key)
+            certificate_beside(path, key)
         assert caught.value.hint
 
 
@@ -451,10 +448,12 @@ def test_something_else_beside_the_key_is_refused(
 def test_ssh_keygen_s_certificates_are_found(kind: str, keygen: Any) -> None:
     keygen.certificate(kind)
     path = keygen.make(kind)
-    certified = with_certificate(path, read(path).decrypt()[0])
-    assert certified is not None
-    assert certified.public.certificate is not None
-    assert certified.public.certificate.serial == 77
+    key, _ = read(path).decrypt()
+    certificate = certificate_beside(path, key.public)
+    assert certificate is not None
+    assert certificate.certificate is not None
+    assert certificate.certificate.serial == 77
+    assert key.certified(certificate).plain == key
 
 
 def test_no_cryptography_is_loaded_to_look_at_an_encrypted_file(tmp_path: Path, private_keys: dict[str, Any]) -> None:

@@ -123,9 +123,10 @@ def test_ssh_keygen_accepts_our_signatures(kind: str, keygen: Any, tmp_path: Pat
 def test_ssh_keygen_accepts_a_certificate_s_signature(keygen: Any, tmp_path: Path) -> None:
     keygen.certificate("ecdsa256")
     path = keygen.make("ecdsa256")
-    key = files.with_certificate(path, files.read(path).decrypt()[0])
-    assert key is not None
-    (tmp_path / "signature").write_bytes(signed(key).encode())
+    key, _ = files.read(path).decrypt()
+    certificate = files.certificate_beside(path, key.public)
+    assert certificate is not None
+    (tmp_path / "signature").write_bytes(signed(key.certified(certificate)).encode())
     done = keygen.run("-Y", "check-novalidate", "-n", "file", "-s", str(tmp_path / "signature"), data=DATA, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -3,10 +3,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa
 
 from pageantry.agent import Agent, Identity, SignFlags
 from pageantry.constraints import Constraint
 from pageantry.errors import Refused, UnsupportedKey, VaultError, WireError
+from pageantry.keyfiles import KeyFiles
+from pageantry.keys.ppk import write
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
 from pageantry.vault.derive import UUID, derive
@@ -153,3 +156,14 @@ def test_an_agent_that_refuses_is_told_as_it_says() -> None:
 def test_a_signature_with_something_behind_it_is_refused() -> None:
     with pytest.raises(WireError):
         phrase_from(Fixed(*[blob(b"ssh-ed25519", b"one", b"more")] * 2), EXAMPLE)
+
+
+def test_a_key_file_s_dsa_key_makes_a_phrase_when_there_is_no_other(tmp_path: Path) -> None:
+    numbers = dsa.generate_private_key(1024).private_numbers()
+    public = numbers.public_numbers
+    shared = public.parameter_numbers
+    key = PrivateKey("ssh-dss", (shared.p, shared.q, shared.g, public.y, numbers.x))
+    (tmp_path / "key.ppk").write_bytes(write(key, "me", None))
+    agent = KeyFiles([str(tmp_path / "key.ppk")])
+    assert [one.key for one in suitable_identities(agent)] == [key.public]
+    assert phrase_from(agent, key.public) == phrase_from(KeyFiles([str(tmp_path / "key.ppk")]), key.public)

@@ -1,10 +1,11 @@
-"""Private key files: OpenSSH's own format, and the PEM forms that came before it (PKCS#1, SEC 1, PKCS#8).
+"""Private key files: OpenSSH's own format, the PEM forms that came before it, and PuTTY's.
 
     file = read("/home/me/.ssh/id_ed25519")
     file.encrypted, file.public                # what can be known without the passphrase
     key, comment = file.decrypt(b"passphrase")
 
-OpenSSH's format (its PROTOCOL.key) is read here; for PEM, and for what deciphers, `cryptography` is imported.
+OpenSSH's format (its PROTOCOL.key) is read here, the others in `pem` and `ppk`; for what deciphers, `cryptography` is
+imported.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import sys
 from binascii import Error as _Base64Error
 from binascii import a2b_base64
 
-from ..errors import KeyFileError, UnsupportedKey, WireError, WrongPassphrase
+from ..errors import KeyFileError, WireError, WrongPassphrase
 from ..wire import Reader
 from .private import PrivateKey
 from .public import PublicKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
     #: From the passphrase, if any, to the key and its comment.
@@ -33,9 +34,7 @@ MAX_FILE: Final = 1024 * 1024
 #: number is believed before anything in the file could be proven.
 MAX_ROUNDS: Final = 1024
 
-#: The same for PBKDF2 in PEM files, where OpenSSL's default is 2048. So many take some seconds.
-MAX_ITERATIONS: Final = 10_000_000
-
+_PUTTY = b"PuTTY-User-Key-File-"
 _MAGIC = b"openssh-key-v1\0"
 #: Sizes in bytes of key, initialisation vector, block and authentication tag.
 _CIPHERS = {
@@ -51,38 +50,51 @@ _CIPHERS = {
     "aes256-gcm@openssh.com": (32, 12, 16, 16),
     "chacha20-poly1305@openssh.com": (64, 0, 8, 16),
 }
-_PEM_HINT = "if ssh-keygen can read it, ssh-keygen -p -f FILE saves it in OpenSSH's format"  # PuTTY's ECDSA, for one
-_DAMAGED_HINT = "the file is damaged or cut off; use a copy of it"
+#: What to do about a file that is not whole.
+DAMAGED_HINT: Final = "the file is damaged or cut off; use a copy of it"
 
 
 class KeyFile:
     """One private key file, as far as it can be read without its passphrase."""
 
-    __slots__ = ("_load", "encrypted", "public", "where")
+    __slots__ = ("_load", "comment", "encrypted", "public", "where")
 
     #: the name to speak of it by, such as its path
     where: str
     encrypted: bool
-    #: the public key; None where the format hides it (encrypted PEM)
+    #: the public key, in PuTTY's files perhaps a certificate; None where the format hides it (encrypted PEM)
     public: PublicKey | None
+    #: the comment where the format never hides it (PuTTY's), otherwise empty: `decrypt` tells it then
+    comment: str
 
-    def __init__(self, where: str, *, encrypted: bool, public: PublicKey | None, load: Loader) -> None:
+    def __init__(
+        self, where: str, *, encrypted: bool, public: PublicKey | None, load: Loader, comment: str = ""
+    ) -> None:
         self.where = where
         self.encrypted = encrypted
         self.public = public
+        self.comment = comment
         self._load = load
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> KeyFile:
         """The key file that `data` holds; `where` is its name in messages. Raises `KeyFileError`."""
+        if data.startswith(_PUTTY):
+            from . import ppk
+
+            return ppk.parse(data, where)
         head, marker, rest = data.partition(b"PRIVATE KEY-----")
         _, begin, kind = head.rpartition(b"-----BEGIN ")
         if not (begin and marker):
             raise _foreign(data, where)
         body, end, _ = rest.partition(b"-----END " + kind + marker)
         if not end:
-            raise KeyFileError(f"{where} breaks off: its END line is missing", _DAMAGED_HINT)
-        return _openssh(body, where) if kind == b"OPENSSH " else _pem(begin + kind + marker + body + end, where)
+            raise KeyFileError(f"{where} breaks off: its END line is missing", DAMAGED_HINT)
+        if kind == b"OPENSSH ":
+            return _openssh(body, where)
+        from . import pem
+
+        return pem.parse(begin + kind + marker + body + end, where)
 
     def decrypt(self, passphrase: bytes | None = None) -> tuple[PrivateKey, str]:
         """The key and its comment, which is empty in PEM files; a file that is not encrypted needs no passphrase.
@@ -133,8 +145,8 @@ def read_file(path: str) -> bytes:
     return data
 
 
-def with_certificate(path: str, key: PrivateKey) -> PrivateKey | None:
-    """`key`, read from `path`, with the certificate in `path`-cert.pub; None where there is no such file.
+def certificate_beside(path: str, key: PublicKey) -> PublicKey | None:
+    """The certificate in `path`-cert.pub for `key`, that of the file at `path`; None where there is no such file.
 
     Raises `KeyFileError` when that file holds no certificate, or one for another key.
     """
@@ -142,18 +154,18 @@ def with_certificate(path: str, key: PrivateKey) -> PrivateKey | None:
     if not os.path.lexists(path):
         return None
     try:
-        return key.certified(PublicKey.from_line(read_file(path).decode("utf-8", "surrogateescape")))
+        certificate = PublicKey.from_line(read_file(path).decode("utf-8", "surrogateescape"))
+        if certificate.certificate is None:
+            raise WireError(f"a key of type {certificate.type} in a certificate's place")
+        if certificate.plain != key.plain:
+            raise WireError("certificate for another key than the one it lies beside")
     except WireError as error:
         raise KeyFileError(f"{path}: {error}", "make a new certificate for this key, or move the file away") from None
+    return certificate
 
 
 def _foreign(data: bytes, where: str) -> KeyFileError:
     """The error for what is no private key file, by what it is instead."""
-    if data.startswith(b"PuTTY-User-Key-File-"):
-        return KeyFileError(
-            f"{where} is a PuTTY key (PPK), which cannot be read yet",
-            "convert it with: puttygen KEY.ppk -O private-openssh-new -o KEY",
-        )
     if data.startswith(b"SSH PRIVATE KEY FILE FORMAT 1.1"):
         return KeyFileError(f"{where} is a key for SSH version 1", "make a new key with ssh-keygen")
     public = b"PUBLIC KEY-----" in data or b"SSH2 PUBLIC KEY ----" in data
@@ -174,7 +186,7 @@ def _openssh(body: bytes, where: str) -> KeyFile:
     try:
         cipher, options, public, sealed, tag = _read_outside(a2b_base64(b"".join(body.split()), strict_mode=True))
     except (WireError, _Base64Error) as error:
-        raise KeyFileError(f"{where} cannot be read: {error}", _DAMAGED_HINT) from None
+        raise KeyFileError(f"{where} cannot be read: {error}", DAMAGED_HINT) from None
 
     def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
         try:
@@ -182,7 +194,7 @@ def _openssh(body: bytes, where: str) -> KeyFile:
             if opened is not None:
                 return _read_inside(opened, public)
         except WireError as error:
-            raise KeyFileError(f"{where} cannot be read: {error}", error.hint or _DAMAGED_HINT) from None
+            raise KeyFileError(f"{where} cannot be read: {error}", error.hint or DAMAGED_HINT) from None
         raise WrongPassphrase(f"{where} is encrypted with another passphrase", "try again")
 
     return KeyFile(where, encrypted=cipher != "none", public=public, load=load)
@@ -275,78 +287,3 @@ def _chacha20_poly1305(key: bytes, sealed: bytes, tag: bytes) -> bytes:
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).decryptor()
     Poly1305.verify_tag(stream.update(bytes(64))[:32], sealed, tag)
     return stream.update(sealed)
-
-
-def _pem(data: bytes, where: str) -> KeyFile:
-    """One of the older forms. Those hide even the public key when they are encrypted."""
-    encrypted = data.startswith(b"-----BEGIN ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in data
-    if max(_integers(_pem_body(data)), default=0) > MAX_ITERATIONS and encrypted:
-        raise KeyFileError(
-            f"{where} asks for more than {MAX_ITERATIONS} rounds of key derivation, which are not believed",
-            "if the file is yours, have it written with fewer: ssh-keygen -p -f FILE",
-        )
-
-    def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        try:
-            return _from_cryptography(load_pem_private_key(data, passphrase)), ""
-        except UnsupportedKey as error:
-            raise KeyFileError(f"{where} holds {error}", error.hint) from None
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            if encrypted and isinstance(error, ValueError):
-                what = f"{where} is encrypted with another passphrase, or damaged"
-                raise WrongPassphrase(what, f"try again; {_PEM_HINT}") from None
-            raise KeyFileError(f"{where} cannot be read: {' '.join(str(error).split())}", _PEM_HINT) from None
-
-    return KeyFile(where, encrypted=encrypted, public=None if encrypted else load(None)[0].public, load=load)
-
-
-def _pem_body(data: bytes) -> bytes:
-    try:
-        return a2b_base64(b"".join(data.split(b"-----")[2].split()))
-    except _Base64Error:
-        return b""
-
-
-def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
-    """The numbers in the sequences of some DER, which in an encrypted PKCS#8 file are the costs of its derivation."""
-    at = 0
-    while at + 2 <= len(der) and depth < 8:
-        tag, size = der[at : at + 2]
-        at += 2
-        if size & 0x80:
-            octets = size & 0x7F
-            size = int.from_bytes(der[at : at + octets], "big")
-            at += octets
-        if tag == 0x30:
-            yield from _integers(der[at : at + size], depth + 1)
-        elif tag == 0x02:
-            yield int.from_bytes(der[at : at + size], "big")
-        at += size
-
-
-def _from_cryptography(key: Any) -> PrivateKey:
-    """A key object of `cryptography` as SSH's fields."""
-    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    if isinstance(key, (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)):
-        point = key.public_key().public_bytes_raw()
-        name = "ssh-ed25519" if isinstance(key, ed25519.Ed25519PrivateKey) else "ssh-ed448"
-        return PrivateKey(name, (point, key.private_bytes_raw() + point))
-    if isinstance(key, rsa.RSAPrivateKey):
-        numbers = key.private_numbers()
-        public = numbers.public_numbers
-        return PrivateKey("ssh-rsa", (public.n, public.e, numbers.d, numbers.iqmp, numbers.p, numbers.q))
-    if isinstance(key, dsa.DSAPrivateKey):
-        secret = key.private_numbers()
-        shared = secret.public_numbers.parameter_numbers
-        return PrivateKey("ssh-dss", (shared.p, shared.q, shared.g, secret.public_numbers.y, secret.x))
-    curve = getattr(getattr(key, "curve", None), "name", "")
-    if isinstance(key, ec.EllipticCurvePrivateKey) and curve in ("secp256r1", "secp384r1", "secp521r1"):
-        nist = curve.replace("secp", "nistp").removesuffix("r1")
-        point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        return PrivateKey(f"ecdsa-sha2-{nist}", (nist.encode(), point, key.private_numbers().private_value))
-    raise UnsupportedKey("a kind of key that SSH does not use", "make a new key with ssh-keygen")
