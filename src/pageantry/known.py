@@ -38,6 +38,8 @@ class Candidate:
 
 # Places below $XDG_RUNTIME_DIR. Those of systemd's user units exist before their agent does.
 _RUNTIME: Final = (
+    ("pageantry", "pageantry/agent", ANSWERS),
+    ("pageantry", "pageantry.socket", PRESENT),
     ("OpenSSH", "ssh-agent", ANSWERS),
     ("OpenSSH", "ssh-agent.socket", PRESENT),
     ("OpenSSH", "openssh_agent", PRESENT),

@@ -79,7 +79,7 @@ def serve(
         keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=log and log.say)
         for path in files:
             _load(keyring, path)
-        return [listener for address in addresses for listener in _listen(address)] or _unnamed(), keyring
+        return _listeners(addresses), keyring
 
     if command:
         agent_process.beside(command, begin)
@@ -107,6 +107,19 @@ def _announce(places: Sequence[str], *, as_json: bool, quiet: bool) -> None:
             say(f"serving an agent at {place}")
         if sys.stderr.isatty():
             say("Ctrl-C ends it")
+
+
+def _listeners(addresses: Sequence[str]) -> list[Listener]:
+    """What listens at all of them, or nothing and an error."""
+    listeners: list[Listener] = []
+    try:
+        for address in addresses:
+            listeners += _listen(address)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners or _unnamed()
 
 
 def _load(keyring: Keyring, path: str) -> None:
