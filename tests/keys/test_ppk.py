@@ -381,13 +381,18 @@ MADE = [
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("encrypted", [False, True])
-@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("kind", MADE, ids="-".join)
-def test_puttygen_s_keys_are_read(kind: tuple[str, ...], version: int, encrypted: bool, puttygen: Puttygen) -> None:
-    path = puttygen.path("key.ppk")
-    new = ("--new-passphrase", puttygen.secret if encrypted else puttygen.empty)
-    puttygen.run("-q", "-t", *kind, *new, "-C", "me @ h\u00e9re: ", "--ppk-param", f"version={version}", "-o", path)
+def test_puttygen_s_keys_are_read(kind: tuple[str, ...], puttygen: Puttygen) -> None:
+    made, path = puttygen.path("made.ppk"), puttygen.path("key.ppk")
+    puttygen.run("-q", "-t", *kind, "-C", "me @ h\u00e9re: ", "--new-passphrase", puttygen.empty, "-o", made)
+    for version in (2, 3):
+        for passphrase in (puttygen.empty, puttygen.secret):
+            parameters = ("--new-passphrase", passphrase, "--ppk-param", f"version={version}")
+            puttygen.run(made, "-P", *parameters, "-O", "private", "-o", path)
+            check_puttygen_s(path, passphrase == puttygen.secret, puttygen)
+
+
+def check_puttygen_s(path: str, encrypted: bool, puttygen: Puttygen) -> None:
     file = read(path)
     key, comment = file.decrypt(SECRET)
     assert (file.encrypted, file.comment, comment) == (encrypted, "me @ h\u00e9re: ", "me @ h\u00e9re: ")

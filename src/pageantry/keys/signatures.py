@@ -218,7 +218,7 @@ def _head(name: str, size: int) -> bytes:
 
 
 def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.RSAPrivateKey:
-    """`cryptography`'s own check tests p and q for being prime, 60 ms for every signature by a key of 2048 bits.
+    """`cryptography`'s own check tests p and q for being prime, which takes 60 ms with a key of 2048 bits.
 
     These equations hold for every real key. With a p that is not prime they cannot make a false signature: OpenSSL
     checks each one before it gives it out.
