@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from time import sleep
 
 import click
 
 from ..errors import Error
+from .agent_process import become
 from .common import agent_option, open_agent, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final, NoReturn
+    from typing import NoReturn
 
     from ..agent import Agent
     from ..exposure import Exposure
 
     Environ = dict[str, str]
-
-#: Seconds between looks whether the command has ended, where the system does not tell.
-_LOOK: Final = 0.2
 
 
 @click.command(
@@ -60,19 +57,13 @@ def exec(address: str | None, command: tuple[str, ...]) -> NoReturn:  # noqa: A0
     agent = open_agent(address)
     if place := _place(agent):
         agent.close()
-        _become(command, environ | {"SSH_AUTH_SOCK": place})
+        become(command, environ | {"SSH_AUTH_SOCK": place})
     from ..exposure import exposed
     from ..keyfiles import KeyFiles
 
     if isinstance(agent, KeyFiles):
         agent.decrypt()  # it could not ask for passphrases while the command has the terminal
     _run(command, environ, exposed(agent, say=say))
-
-
-def _failure(name: str, error: OSError) -> Error:
-    if isinstance(error, FileNotFoundError):
-        return Error(f"there is no program {name}", "install it, or correct its name")
-    return Error(f"{name} cannot be run: {error.strerror or error}", "give a program")
 
 
 if sys.platform == "win32":
@@ -85,27 +76,15 @@ if sys.platform == "win32":
         connection = agent._connection if isinstance(agent, Client) else None
         return connection.path if isinstance(connection, winpipe.Pipe) else None
 
-    def _become(command: tuple[str, ...], environ: Environ) -> NoReturn:
-        """Run the command, and end as it does. Ctrl-C reaches it as it reaches us, and is its own business."""
-        from subprocess import Popen
-
-        from ..endpoints.programs import executable
-
-        for number in (signal.SIGINT, signal.SIGBREAK):
-            signal.signal(number, signal.SIG_IGN)
-        try:
-            status = Popen(command, executable=executable(command[0]), env=environ).wait()
-        except OSError as error:
-            raise _failure(command[0], error) from None
-        sys.exit(status - 2**32 if status >= 2**31 else status)  # a C int, which is what this takes
-
     def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
         """Run the command while the agent is exposed, and end as it does."""
         with exposure as place:
-            _become(command, environ | {"SSH_AUTH_SOCK": place})
+            become(command, environ | {"SSH_AUTH_SOCK": place})
 
 else:
     from stat import S_ISSOCK
+
+    from .agent_process import watch
 
     def _place(agent: Agent) -> str | None:
         """The socket that the agent was reached by, if it was."""
@@ -114,19 +93,10 @@ else:
         endpoint = parse(agent.address)
         return endpoint.where if endpoint.kind == "unix" and S_ISSOCK(os.stat(endpoint.where).st_mode) else None
 
-    def _become(command: tuple[str, ...], environ: Environ) -> NoReturn:
-        """Have this very process go on as the command: nothing stands between that and whoever started us."""
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and so would the command
-            signal.signal(number, signal.SIG_DFL)
-        try:
-            os.execvpe(command[0], command, environ)  # noqa: S606 - no shell is what we want
-        except OSError as error:
-            raise _failure(command[0], error) from None
-
     def _run(command: tuple[str, ...], environ: Environ, exposure: Exposure) -> NoReturn:
         """Go on as the command, while a child of this process serves the agent, as ssh-agent(1) does it."""
         try:
-            command_ended = _watch()
+            command_ended = watch()
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the child knows that it is not its
             child = os.fork()
         except BaseException:
@@ -135,7 +105,7 @@ else:
         if child == 0:
             _serve(exposure, command_ended, mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _become(command, environ | {"SSH_AUTH_SOCK": exposure.address})
+        become(command, environ | {"SSH_AUTH_SOCK": exposure.address})
 
     def _serve(exposure: Exposure, command_ended: Callable[[], object], mask: set[int]) -> NoReturn:
         """Serve until the command has ended. What the terminal and others tell the two of us is for that alone.
@@ -156,22 +126,3 @@ else:
         finally:
             exposure.close()
             os._exit(0)
-
-    def _watch() -> Callable[[], object]:
-        """What returns when this process has ended, called in a child of it."""
-        process = os.getpid()
-        if sys.platform == "linux":
-            from select import POLLIN, poll
-
-            try:
-                end = poll()
-                end.register(os.pidfd_open(process), POLLIN)
-                return end.poll
-            except (OSError, AttributeError):
-                pass  # Linux before 5.3, a Python that was built for one, or a sandbox
-
-        def look() -> None:
-            while os.getppid() == process:
-                sleep(_LOOK)
-
-        return look

@@ -1,0 +1,246 @@
+"""Running an agent, and a command beside one: what `ssh-agent`, `serve` and `exec` have in common."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from time import sleep
+
+from ..errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from queue import SimpleQueue
+    from typing import Final, NoReturn
+
+    from ..keyring import Keyring
+    from ..server import Listener
+
+    Environ = dict[str, str]
+    #: What makes an agent, and the places where it listens, of which the first is what SSH_AUTH_SOCK is to name.
+    Begin = Callable[[], tuple[Sequence[Listener], Keyring]]
+
+#: Seconds between looks whether something has happened, where the system does not tell.
+_LOOK: Final = 0.2
+
+if sys.platform == "win32":
+    _ENDS: Final = (signal.SIGINT, signal.SIGBREAK)
+    _FORGETS: Final[tuple[int, ...]] = ()
+    _WAIT: Final[float | None] = _LOOK  # handlers run only between two waits
+else:
+    _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _FORGETS: Final[tuple[int, ...]] = (signal.SIGUSR1,)
+    _WAIT: Final[float | None] = None
+
+
+def run(
+    listeners: Sequence[Listener],
+    keyring: Keyring,
+    say: Callable[[str], object] | None = None,
+    *,
+    until: Callable[[], object] | None = None,
+    ready: Callable[[], object] | None = None,
+) -> int:
+    """Serve `keyring` at `listeners` until a signal asks for the end or `until` returns; then put everything away.
+
+    SIGINT, SIGTERM and SIGHUP (on Windows: Ctrl-C and Ctrl-Break) ask for the end, SIGUSR1 for that of all keys.
+    `ready` is called as soon as clients are served, `say` told what the server has to say. Returns the number of the
+    signal, or 0. For the main thread alone.
+    """
+    from queue import SimpleQueue
+
+    from .. import hardening, sessions
+    from ..server import Server
+
+    wishes: SimpleQueue[int] = SimpleQueue()  # to put something there is one of the few things that a handler may do
+    for number in (*_ENDS, *_FORGETS):
+        signal.signal(number, lambda number, _: wishes.put(number))
+
+    def wait() -> None:
+        assert until
+        until()
+        wishes.put(0)
+
+    try:
+        hardening.protect()
+        hardening.many_files()
+        server = Server(listeners, sessions.to(keyring), say)
+        try:
+            if until:
+                threading.Thread(target=wait, name="pageantry end", daemon=True).start()
+            if ready:
+                ready()
+            return _end(wishes, keyring)
+        finally:
+            for number in _ENDS:  # a second one could only leave something undone
+                signal.signal(number, signal.SIG_IGN)
+            keyring.close()  # which also ends the questions that requests wait for
+            server.close()
+    finally:
+        _close(listeners)
+
+
+def _end(wishes: SimpleQueue[int], keyring: Keyring) -> int:
+    """The first wish for the end."""
+    from queue import Empty
+
+    while True:
+        try:
+            wish = wishes.get(timeout=_WAIT)
+        except Empty:
+            continue
+        if wish not in _FORGETS:
+            return wish
+        keyring.remove_all()
+
+
+def _failure(name: str, error: OSError) -> Error:
+    if isinstance(error, FileNotFoundError):
+        return Error(f"there is no program {name}", "install it, or correct its name")
+    return Error(f"{name} cannot be run: {error.strerror or error}", "give a program")
+
+
+if sys.platform == "win32":
+
+    def _close(listeners: Sequence[Listener]) -> None:
+        for listener in listeners:
+            listener.close()
+
+    def become(command: Sequence[str], environ: Environ) -> NoReturn:
+        """Run the command, and end as it does. Ctrl-C reaches it as it reaches us, and is its own business."""
+        from subprocess import Popen
+
+        from ..endpoints.programs import executable
+
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            status = Popen(command, executable=executable(command[0]), env=environ).wait()
+        except OSError as error:
+            raise _failure(command[0], error) from None
+        sys.exit(status - 2**32 if status >= 2**31 else status)  # a C int, which is what this takes
+
+    def beside(command: Sequence[str], begin: Begin, say: Callable[[str], object] | None = None) -> NoReturn:
+        """Run the command with the agent that `begin` gives, and end as it does; `say` is as for `run`."""
+        from .. import sessions
+        from ..server import Server
+
+        listeners, keyring = begin()
+        environ = {**os.environ, "SSH_AUTH_SOCK": listeners[0].path}
+        environ.pop("SSH_AGENT_PID", None)  # that of another agent
+        server = Server(listeners, sessions.to(keyring), say)
+        try:
+            become(command, environ)
+        finally:
+            keyring.close()
+            server.close()
+
+else:
+
+    def _close(listeners: Sequence[Listener]) -> None:
+        from ..endpoints import places
+
+        for listener in listeners:
+            listener.close()
+            places.remove_temporary(listener.path)
+
+    def become(command: Sequence[str], environ: Environ) -> NoReturn:
+        """Have this very process go on as the command: nothing stands between that and whoever started us."""
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and so would the command
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            os.execvpe(command[0], list(command), environ)  # noqa: S606 - no shell is what we want
+        except OSError as error:
+            raise _failure(command[0], error) from None
+
+    def beside(command: Sequence[str], begin: Begin, say: Callable[[str], object] | None = None) -> NoReturn:
+        """Go on as the command with the agent that `begin` gives, as ssh-agent(1) has it; `say` is as for `run`.
+
+        The agent is a child of this process and ends after it. `begin` is called there: where it raises `Error`, that
+        is told, and the command is not run.
+        """
+        ended = watch()
+        child, place = in_background(begin, say, ended)
+        become(command, {**os.environ, "SSH_AUTH_SOCK": place, "SSH_AGENT_PID": str(child)})
+
+    def watch() -> Callable[[], object]:
+        """What returns when this process has ended, called in a child of it."""
+        process = os.getpid()
+        if sys.platform == "linux":
+            from select import POLLIN, poll
+
+            try:
+                end = poll()
+                end.register(os.pidfd_open(process), POLLIN)
+                return end.poll
+            except (OSError, AttributeError):
+                pass  # Linux before 5.3, a Python that was built for one, or a sandbox
+
+        def look() -> None:
+            while os.getppid() == process:
+                sleep(_LOOK)
+
+        return look
+
+    def in_background(
+        begin: Begin, say: Callable[[str], object] | None = None, until: Callable[[], object] | None = None
+    ) -> tuple[int, str]:
+        """Have a child of this process serve the agent that `begin` gives; its process id, and the agent's place.
+
+        `begin` is called there, as threads would not be there otherwise. As soon as clients are served, the child is in
+        nobody's way: in a session of its own and the root directory, with nothing open that belongs to whoever started
+        us. If it does not come to that, it says why, and this process ends, too (status 1).
+        """
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(told)
+            _serve(begin, say, until, tell)
+        os.close(tell)
+        try:
+            with open(told, "rb") as pipe:
+                place = pipe.read()
+        except BaseException:
+            os.kill(child, signal.SIGTERM)
+            raise
+        if not place:
+            os.waitpid(child, 0)
+            sys.exit(1)
+        return child, os.fsdecode(place)
+
+    def _serve(
+        begin: Begin, say: Callable[[str], object] | None, until: Callable[[], object] | None, tell: int
+    ) -> NoReturn:
+        """All that the child does."""
+        from . import Failure
+
+        def ready() -> None:
+            _leave()
+            os.write(tell, os.fsencode(listeners[0].path))
+            os.close(tell)
+
+        try:
+            os.setsid()
+            listeners, keyring = begin()
+            run(listeners, keyring, say, until=until, ready=ready)
+        except (Error, OSError, RuntimeError) as error:
+            Failure(str(error), getattr(error, "hint", "")).show()
+        finally:
+            os._exit(0)
+
+    def _leave() -> None:
+        """Keep nothing open that is somebody else's: they may wait for its end."""
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+        for name in os.listdir("/dev/fd"):
+            try:
+                if int(name) > 2 and os.get_inheritable(int(name)):  # Python makes none that is
+                    os.close(int(name))
+            except OSError:
+                pass  # that of the list itself
