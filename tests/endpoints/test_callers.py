@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ if sys.platform == "win32":
     pytest.skip("UNIX sockets", allow_module_level=True)
 
 from pageantry.endpoints import callers, unix
-from pageantry.endpoints.callers import Caller, caller, gone
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells here what a process runs")
 
@@ -62,9 +62,9 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def accepted(server: socket.socket) -> Caller:
+def accepted(server: socket.socket) -> Any:
     with server.accept()[0] as connection:
-        found = caller(connection)
+        found = callers.caller(connection)
     assert found
     return found
 
@@ -112,7 +112,7 @@ def test_the_first_look_decides(server: socket.socket, started: Callable[..., su
     process.stdin.flush()
     wait_until(lambda: "python" not in running(process))
     assert found.program == before
-    assert Caller(os.geteuid(), process.pid).program != before
+    assert callers.Caller(os.geteuid(), process.pid).program != before
 
 
 def test_a_process_that_has_ended_is_a_number(
@@ -127,13 +127,13 @@ def test_a_process_that_has_ended_is_a_number(
 
 @linux
 def test_a_process_that_began_later_is_another_one(started: Callable[..., subprocess.Popen[str]]) -> None:
-    found = Caller(os.geteuid(), 1)
+    found = callers.Caller(os.geteuid(), 1)
     wait_until(lambda: callers._now() > found._since + 2 / os.sysconf("SC_CLK_TCK"))
     process = started("sleep", "60")
     wait_until(lambda: "python" not in running(process))
     found.pid = process.pid
     assert found.program == ""
-    assert Caller(os.geteuid(), process.pid).program
+    assert callers.Caller(os.geteuid(), process.pid).program
 
 
 @linux
@@ -145,7 +145,7 @@ def test_a_program_that_was_replaced_while_it_runs_has_its_name(
     process = started(program, "60")
     wait_until(lambda: running(process) == "ssh")
     program.unlink()
-    assert Caller(os.geteuid(), process.pid).program == str(program)
+    assert callers.Caller(os.geteuid(), process.pid).program == str(program)
 
 
 @linux
@@ -156,31 +156,31 @@ def test_a_name_cannot_pretend_to_be_more_than_one(
     shutil.copy(shutil.which("sleep") or "", program)
     process = started(program, "60")
     wait_until(lambda: running(process) == program.name)
-    found = Caller(os.geteuid(), process.pid)
+    found = callers.Caller(os.geteuid(), process.pid)
     assert str(found) == f"ssh??[2K? (process {process.pid})"
     assert found.program == str(program)
 
 
 def test_a_process_that_is_not_told() -> None:
-    found = Caller(0, None)
+    found = callers.Caller(0, None)
     assert (found.program, str(found)) == ("", "an unknown process")
 
 
 def test_the_other_end_is_there_until_it_is_closed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not gone(ours)
+        assert not callers.gone(ours)
         theirs.close()
-        assert gone(ours)
+        assert callers.gone(ours)
 
 
 def test_what_was_sent_before_is_neither_the_end_nor_hides_it() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"x" * 1000)
-        assert not gone(ours)
+        assert not callers.gone(ours)
         theirs.close()
-        assert gone(ours)
+        assert callers.gone(ours)
         assert len(ours.recv(2000)) == 1000
 
 
@@ -189,14 +189,14 @@ def test_who_sends_no_more_may_wait_for_replies() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.shutdown(socket.SHUT_WR)
-        assert not gone(ours)
+        assert not callers.gone(ours)
 
 
 def test_a_connection_that_was_closed_here_has_nobody_at_its_other_end() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.close()
-        assert gone(ours)
+        assert callers.gone(ours)
 
 
 @pytest.mark.parametrize("timeout", [None, 0, 30])
@@ -205,6 +205,6 @@ def test_a_look_waits_for_nothing(timeout: float | None) -> None:
     with ours, theirs:
         ours.settimeout(timeout)
         start = time.monotonic()
-        assert not gone(ours)
+        assert not callers.gone(ours)
         assert time.monotonic() - start < 10
         assert ours.gettimeout() == timeout

@@ -13,7 +13,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("UNIX's directories", allow_module_level=True)
 
-from pageantry.endpoints.directories import make_private
+from pageantry.endpoints import directories
 from pageantry.errors import Error
 
 NOBODY = 65534
@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
 
 def refused(path: Path) -> str:
     with pytest.raises(Error) as caught:
-        make_private(str(path))
+        directories.make_private(str(path))
     assert caught.value.hint
     return str(caught.value)
 
@@ -34,7 +34,7 @@ def refused(path: Path) -> str:
 def test_one_that_is_not_there_is_made_for_its_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        make_private(str(tmp_path / "new"))
+        directories.make_private(str(tmp_path / "new"))
     finally:
         os.umask(before)
     assert mode(tmp_path / "new") == 0o700
@@ -44,7 +44,7 @@ def test_one_that_is_not_there_is_made_for_its_user_alone(tmp_path: Path) -> Non
 def test_one_where_only_its_user_may_write_stays_as_it_is(tmp_path: Path, given: int) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old").chmod(given)
-    make_private(str(tmp_path / "old"))
+    directories.make_private(str(tmp_path / "old"))
     assert mode(tmp_path / "old") == given
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
 def test_a_link_of_ours_leads_to_it(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("elsewhere")
-    make_private(str(tmp_path / "link"))
+    directories.make_private(str(tmp_path / "link"))
     (tmp_path / "elsewhere").chmod(0o777)
     assert "others may write" in refused(tmp_path / "link")
 
@@ -84,7 +84,7 @@ def test_what_is_another_user_s_is_refused(tmp_path: Path) -> None:
 
 def test_where_none_can_be_made_the_system_says_why(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        make_private(str(tmp_path / "missing" / "new"))
+        directories.make_private(str(tmp_path / "missing" / "new"))
 
 
 def test_several_may_make_it_at_once(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_several_may_make_it_at_once(tmp_path: Path) -> None:
     def make(together: threading.Barrier, path: str) -> None:
         together.wait(20)
         try:
-            make_private(path)
+            directories.make_private(path)
         except (Error, OSError) as error:
             failed.append(error)
 

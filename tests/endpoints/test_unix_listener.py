@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,6 @@ if sys.platform == "win32":
 
 from pageantry import hardening
 from pageantry.endpoints import callers, directories, unix, unix_listener
-from pageantry.endpoints.callers import Caller
-from pageantry.endpoints.unix_listener import BACKLOG, Listener, listen
 from pageantry.errors import Error
 
 NOBODY = 65534
@@ -51,7 +50,7 @@ def openly() -> Iterator[None]:
 
 def refused(path: Path | str) -> Error:
     with pytest.raises(Error) as caught:
-        listen(str(path)).close()
+        unix_listener.listen(str(path)).close()
     assert caught.value.hint
     assert "\n" not in str(caught.value) + caught.value.hint
     return caught.value
@@ -87,23 +86,23 @@ def test_the_socket_is_never_open_to_others(
     modes: list[int] = []
 
     class Watched(socket.socket):
-        def bind(self, address: object) -> None:
-            super().bind(address)  # type: ignore[arg-type]
+        def bind(self, address: Any) -> None:
+            super().bind(address)
             modes.append(stat.S_IMODE(os.stat(str(address)).st_mode))
 
     monkeypatch.setattr(unix_listener, "sys", SimpleNamespace(platform=platform))
     monkeypatch.setattr(socket, "socket", Watched)
-    with closing(listen(str(directory / "agent"))):
+    with closing(unix_listener.listen(str(directory / "agent"))):
         assert modes == [0o600]
         assert stat.S_IMODE((directory / "agent").stat().st_mode) == 0o600
 
 
 def test_clients_come_in_and_are_known(directory: Path) -> None:
     with ExitStack() as stack:
-        listener = stack.enter_context(closing(listen(str(directory / "agent"))))
+        listener = stack.enter_context(closing(unix_listener.listen(str(directory / "agent"))))
         client = stack.enter_context(connected(directory / "agent"))
         connection = stack.enter_context(listener.accept())
-        assert isinstance(connection.peer, Caller)
+        assert isinstance(connection.peer, callers.Caller)
         assert (connection.peer.uid, connection.peer.pid) == (os.geteuid(), os.getpid())
         assert connection.gettimeout() is None
         assert not connection.get_inheritable()
@@ -117,7 +116,7 @@ def test_clients_come_in_and_are_known(directory: Path) -> None:
 def test_ssh_add_comes_in_and_is_known_by_name(directory: Path) -> None:
     environ = {**os.environ, "SSH_AUTH_SOCK": str(directory / "agent")}
     with ExitStack() as stack:
-        listener = stack.enter_context(closing(listen(str(directory / "agent"))))
+        listener = stack.enter_context(closing(unix_listener.listen(str(directory / "agent"))))
         program = stack.enter_context(
             subprocess.Popen(["ssh-add", "-l"], env=environ, stdout=subprocess.PIPE, text=True)
         )
@@ -143,7 +142,7 @@ def test_a_thousand_clients_at_once_each_come_in(directory: Path, monkeypatch: p
         raise AssertionError("accepting is to cost no look into /proc")
 
     monkeypatch.setattr(callers, "_program", read)
-    with closing(listen(str(directory / "agent"))) as listener, ExitStack() as stack:
+    with closing(unix_listener.listen(str(directory / "agent"))) as listener, ExitStack() as stack:
         for number in range(1000):  # of whom nobody is accepted before all are there
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
@@ -151,11 +150,11 @@ def test_a_thousand_clients_at_once_each_come_in(directory: Path, monkeypatch: p
             client.send(number.to_bytes(2, "big"))
         came = {stack.enter_context(listener.accept()).recv(2) for _ in range(1000)}
         assert len(came) == 1000
-    assert BACKLOG >= 1000
+    assert unix_listener.BACKLOG >= 1000
 
 
 def test_a_client_that_has_left_again_keeps_nobody_waiting(directory: Path) -> None:
-    with closing(listen(str(directory / "agent"))) as listener:
+    with closing(unix_listener.listen(str(directory / "agent"))) as listener:
         connected(directory / "agent").close()
         with connected(directory / "agent") as client:
             client.sendall(b"!")
@@ -166,7 +165,7 @@ def test_a_client_that_has_left_again_keeps_nobody_waiting(directory: Path) -> N
 
 
 def test_closing_wakes_who_accepts(directory: Path) -> None:
-    listener = listen(str(directory / "agent"))
+    listener = unix_listener.listen(str(directory / "agent"))
     caught: list[OSError] = []
 
     def accept() -> None:
@@ -189,7 +188,7 @@ def test_a_path_from_the_current_directory_is_removed_from_anywhere(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(directory)
-    with closing(listen("agent")) as listener:
+    with closing(unix_listener.listen("agent")) as listener:
         assert listener.path == str(directory / "agent")
         monkeypatch.chdir("/")
     assert os.listdir(directory) == []
@@ -197,13 +196,13 @@ def test_a_path_from_the_current_directory_is_removed_from_anywhere(
 
 def test_only_the_socket_that_is_ours_is_removed(directory: Path) -> None:
     path = directory / "agent"
-    listener = listen(str(path))
+    listener = unix_listener.listen(str(path))
     path.unlink()
-    with closing(listen(str(path))), connected(path):
+    with closing(unix_listener.listen(str(path))), connected(path):
         listener.close()
         connected(path).close()
 
-    listener = listen(str(path))
+    listener = unix_listener.listen(str(path))
     path.unlink()
     path.write_text("precious")
     listener.close()
@@ -228,7 +227,7 @@ def test_a_path_that_no_socket_can_have(path: str, why: str) -> None:
 
 def test_the_longest_path_will_do(directory: Path) -> None:
     path = str(directory / "agent").ljust(unix.MAX_PATH, "x")
-    with closing(listen(path)), connected(Path(path)):
+    with closing(unix_listener.listen(path)), connected(Path(path)):
         pass
     assert f"{unix.MAX_PATH + 1} bytes" in str(refused(path + "x"))
 
@@ -240,7 +239,7 @@ def test_where_others_may_write_nobody_listens(directory: Path, mode: int) -> No
     (directory / "deeper").mkdir(mode=0o700)
     assert "chmod o-w" in refused(directory / "deeper" / "agent").hint
     directory.chmod(mode | stat.S_ISVTX)  # as /tmp is
-    with closing(listen(str(directory / "agent"))), connected(directory / "agent"):
+    with closing(unix_listener.listen(str(directory / "agent"))), connected(directory / "agent"):
         pass
 
 
@@ -256,7 +255,7 @@ def test_a_group_of_several_may_not_write_beside_the_socket(directory: Path, mon
     os.chown(directory, -1, own.pw_gid)
     members: list[str] = []
     monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=own.pw_name, gr_mem=members))
-    with closing(listen(str(directory / "agent"))):
+    with closing(unix_listener.listen(str(directory / "agent"))):
         pass
     members.append("somebody")
     assert "others may write" in str(refused(directory / "agent"))
@@ -279,7 +278,7 @@ def test_the_directory_may_be_root_s(directory: Path, monkeypatch: pytest.Monkey
     directory.chmod(0o1777)
     os.seteuid(NOBODY)
     try:
-        with closing(listen(str(directory / "agent"))), connected(directory / "agent"):
+        with closing(unix_listener.listen(str(directory / "agent"))), connected(directory / "agent"):
             assert (directory / "agent").stat().st_uid == NOBODY
     finally:
         os.seteuid(0)
@@ -317,14 +316,14 @@ def test_a_socket_of_another_kind_stays(directory: Path) -> None:
 
 def test_a_socket_where_nobody_listens_any_more_makes_room(directory: Path) -> None:
     path = stale(directory / "agent")
-    with closing(listen(str(path))), connected(path):
+    with closing(unix_listener.listen(str(path))), connected(path):
         pass
     assert os.listdir(directory) == []
 
 
 def test_an_agent_that_answers_stays(directory: Path) -> None:
     path = directory / "agent"
-    with closing(listen(str(path))) as listener:
+    with closing(unix_listener.listen(str(path))) as listener:
         assert f"answers at {path} already (process {os.getpid()})" in left_alone(path)
         with listener.accept() as probe:
             assert probe.recv(1) == b""
@@ -365,7 +364,7 @@ def test_openssh_s_agent_stays_while_it_runs_and_makes_room_when_it_was_killed(d
         assert f"(process {agent.pid})" in left_alone(path)
         agent.kill()
     assert path.is_socket()
-    with closing(listen(str(path))), connected(path):
+    with closing(unix_listener.listen(str(path))), connected(path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
         assert done.returncode != 0, "it takes nobody's place either"
 
@@ -385,10 +384,10 @@ def test_of_an_agent_that_has_left_its_starter_no_process_is_told(directory: Pat
             time.sleep(0.01)
 
 
-def begin(path: Path, together: threading.Barrier, begun: list[Listener], errors: list[str]) -> None:
+def begin(path: Path, together: threading.Barrier, begun: list[Any], errors: list[str]) -> None:
     together.wait(20)
     try:
-        begun.append(listen(str(path)))
+        begun.append(unix_listener.listen(str(path)))
     except Error as failure:
         errors.append(str(failure))
 
@@ -397,7 +396,7 @@ def test_of_many_who_begin_at_once_one_does(directory: Path) -> None:
     path = directory / "agent"
     for _ in range(20):
         stale(path)
-        begun: list[Listener] = []
+        begun: list[Any] = []
         errors: list[str] = []
         arguments = path, threading.Barrier(8), begun, errors
         threads = [threading.Thread(target=begin, args=arguments) for _ in range(8)]
@@ -421,14 +420,14 @@ def test_a_directory_that_somebody_keeps_locked_is_not_waited_for_forever(
         assert "keeps" in str(refused(directory / "agent"))
     finally:
         os.close(held)
-    listen(str(directory / "agent")).close()
+    unix_listener.listen(str(directory / "agent")).close()
 
 
 def test_nothing_is_left_of_it(directory: Path, leaves_nothing: Callable[..., None]) -> None:
     (directory / "file").write_text("precious")
 
     def use() -> None:
-        with closing(listen(str(stale(directory / "agent")))) as listener, connected(directory / "agent"):
+        with closing(unix_listener.listen(str(stale(directory / "agent")))) as listener, connected(directory / "agent"):
             with listener.accept():
                 pass
             refused(directory / "agent")
@@ -445,5 +444,31 @@ def test_when_there_are_no_more_descriptors_that_is_said(directory: Path) -> Non
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # of which all are in use
         stack.enter_context(pytest.raises(Error, match="Too many open files"))
-        listen(str(directory / "agent"))
+        unix_listener.listen(str(directory / "agent"))
     assert os.listdir(directory) == []
+
+
+@needs_root
+@pytest.mark.skipif(not shutil.which("ssh-add"), reason="ssh-add is not installed")
+@pytest.mark.interop
+def test_ssh_add_of_another_user_gets_no_answer(directory: Path) -> None:
+    environ = {"SSH_AUTH_SOCK": str(directory / "agent"), "PATH": os.environ["PATH"]}
+    directory.chmod(0o755)
+    with closing(unix_listener.listen(str(directory / "agent"))) as listener:
+        come: list[int | None] = []
+
+        def accept() -> None:
+            with listener.accept() as connection:
+                come.append(connection.peer.pid if connection.peer else None)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        # its mode is enough, and where a system ignored that, who they are
+        for mode, why in ((0o600, "Permission denied"), (0o666, "communication with agent failed")):
+            (directory / "agent").chmod(mode)
+            done = subprocess.run(["ssh-add", "-l"], env=environ, user=NOBODY, capture_output=True, text=True)
+            assert done.returncode != 0
+            assert why in done.stderr
+        connected(directory / "agent").close()
+        thread.join(20)
+    assert come == [os.getpid()]
