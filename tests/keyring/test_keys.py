@@ -29,6 +29,16 @@ from ..hosts import certificate, ecdsa_key, ed25519_key, rsa_key
 from .conftest import Process, Scripted, held
 from .keys import TYPES, made
 
+#: An RSA key of 512 bits: n, e, d, iqmp, p, q
+SHORT = (
+    0xCD764394CC0B68BCE12A2E9DEC961135301C57DBA6C6525B4C2E4C29F9BD45B894F949E6890A2245E5D1B7DC521EB9A4F4F98D8C7F604136E7A55D9386A4C061,
+    65537,
+    0x9AEF2F8F293F01404D5B0DC431000901DEC1C0CEF6385F2A518C280B0F345739BBC25A8B4A12F673119C029B48FBFAD86B12E0D408E26FAB0AB3ABF198BA5241,
+    0x21E1C6C787D3566BBFE4D9F8EF83A46C8B758513186CC80DD3E63FCDAC67910A,
+    0xE02FDAA1AD864C44E049548E8A0A8C9632EA6928F6236BF2504B74BA4A0FE75D,
+    0xEA9E2DE890D90E5A53777FEC1BA0895D61C12C05003E181AA962740FE4BA40D5,
+)
+
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_keys_of_every_type_are_held_and_sign_and_so_do_their_certificates(keyring: Keyring, kind: str) -> None:
@@ -73,6 +83,12 @@ def test_a_key_whose_halves_do_not_belong_together_is_refused(keyring: Keyring) 
     ):
         with pytest.raises(WireError):
             keyring.add(lie())
+    assert held(keyring) == []
+
+
+def test_an_rsa_key_too_short_for_openssh_is_too_short_for_us(keyring: Keyring) -> None:
+    with pytest.raises(UnsupportedKey, match="512 bits"):
+        keyring.add(PrivateKey("ssh-rsa", SHORT))
     assert held(keyring) == []
 
 

@@ -15,7 +15,7 @@ from .locking import Locking
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Final
 
     from ..agent import Peer
     from ..constraints import Constraint
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ..keys.public import PublicKey
     from ..prompts import Person
     from .holding import Private
+
+
+#: Bits of the shortest RSA key that is taken, as in OpenSSH.
+MIN_RSA_BITS: Final = 1024
 
 
 class _Common:
@@ -124,6 +128,8 @@ class Keyring(Shared):
         else:
             from ..keys.signatures import Signer
 
+            if key.type == "ssh-rsa" and (key.public.bits or 0) < MIN_RSA_BITS:
+                raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
             private = Signer(key)
         self._put(key.public, comment, private, limits)
 
