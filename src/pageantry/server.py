@@ -24,6 +24,10 @@ if TYPE_CHECKING:
         """Where connections come in; whoever comes in has been looked at."""
 
         @property
+        def path(self) -> str:
+            """What SSH_AUTH_SOCK takes."""
+
+        @property
         def closed(self) -> bool:
             """Whether no more will."""
 

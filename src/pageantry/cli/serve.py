@@ -73,10 +73,11 @@ def serve(
 
     command = ctx.meta.get(_COMMAND)
     log = None if quiet or command else Log()  # a command has the terminal for itself
+    say_so = log.say if log else None
 
     def begin() -> tuple[Sequence[Listener], Keyring]:
         person = Person(ways(os.environ, terminal=not command))
-        keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=log and log.say)
+        keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=say_so)
         for path in files:
             _load(keyring, path)
         return _listeners(addresses), keyring
@@ -86,9 +87,7 @@ def serve(
     try:
         listeners, keyring = begin()
         places = [listener.path for listener in listeners]
-        agent_process.run(
-            listeners, keyring, log and log.say, ready=lambda: _announce(places, as_json=as_json, quiet=quiet)
-        )
+        agent_process.run(listeners, keyring, say_so, ready=lambda: _announce(places, as_json=as_json, quiet=quiet))
     finally:
         if log:
             log.close()

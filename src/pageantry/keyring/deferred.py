@@ -14,6 +14,7 @@ import threading
 import time
 
 from ..errors import Disconnected, Error, KeyFileError, Refused, WrongPassphrase
+from ..keys.signatures import Signer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ..keys.files import KeyFile
     from ..keys.public import PublicKey
-    from ..keys.signatures import Signer
     from ..prompts import Person
 
 #: How often a passphrase is asked for before a request fails; a program that answers by itself would not tire.
@@ -109,8 +109,6 @@ class Deferred:
             mine.ended.set()
 
     def _opened(self, label: str, gone: Callable[[], bool]) -> Signer:
-        from ..keys.signatures import Signer
-
         for attempt in range(ATTEMPTS):
             again = "Wrong passphrase, once more.\n" if attempt else ""
             passphrase = self._person.secret(f"{again}Passphrase for the key {label}: ", gone)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..constraints import RestrictDestination
     from ..keys.public import PublicKey
     from ..keys.signatures import Signer
-    from ..securitykeys import SecurityKey
+    from .hardware import SecurityKey
 
     #: What signs with a key, or will.
     Private: TypeAlias = Signer | Deferred | SecurityKey

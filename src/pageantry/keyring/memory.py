@@ -6,8 +6,10 @@ from .. import forwarding
 from ..agent import Identity, Shared, SignFlags
 from ..constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
 from ..errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, UnsupportedConstraint, UnsupportedKey
+from ..keys import signatures
+from ..keys.signatures import Signer
 from ..messages import SessionBind
-from . import extending, questions
+from . import extending, hardware, questions
 from .deferred import Deferred
 from .holding import Held, Holding, listing
 from .locking import Locking
@@ -104,8 +106,6 @@ class Keyring(Shared):
             self._tell("refused to sign", held, f"for {questions.who(self._peer)}: {error}")
             raise
         if verify:
-            from ..keys import signatures
-
             signatures.verify(key, signature, data)
         if self._common.say:
             self._tell("signed", held, f"for {questions.who(self._peer)}, {questions.purpose(held, data, self._path)}")
@@ -117,17 +117,10 @@ class Keyring(Shared):
         provider = limits.pop(SecurityKeyProvider, None)
         private: Private
         if key.public.hardware:
-            from ..securitykeys import SecurityKey
-
-            if self._path.binds:  # CVE-2023-38408: another computer chose the library
-                raise Refused("a security key's library may be named on this computer alone", "add the key here")
-            name = provider.provider if isinstance(provider, SecurityKeyProvider) else "internal"
-            private = SecurityKey(key, name, *([self._providers] if self._providers else []))
+            private = hardware.reached(key, provider, self._providers, self._path)
         elif provider:
             raise Refused("a library for security keys came with another kind of key", "add the key without it")
         else:
-            from ..keys.signatures import Signer
-
             if key.type == "ssh-rsa" and (key.public.bits or 0) < MIN_RSA_BITS:
                 raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
             private = Signer(key)
@@ -238,6 +231,8 @@ class Keyring(Shared):
         private = held.private
         if held.destinations:
             forwarding.check_use(held.destinations, self._path, held.public, data)
+        if held.public.hardware and self._web_safe:
+            hardware.check(held.public, data)
         if held.confirm:
             if self._common.person is None:
                 raise NobodyToAsk("there is nobody to ask for consent")
@@ -248,27 +243,9 @@ class Keyring(Shared):
         self._common.locking.check()
         if not self._common.holding.spend(held):
             raise Refused("the key was removed or replaced meanwhile")
-        if held.public.hardware:
-            return self._touched(held, data, flags)
-        return private.sign(data, flags)
-
-    def _touched(self, held: Held, data: bytes, flags: SignFlags) -> bytes:
-        """A signature that somebody has to touch a security key for."""
-        from ..securitykeys import SecurityKey, web_safe
-
-        private, person = held.private, self._common.person
-        assert isinstance(private, SecurityKey)
-        if self._web_safe and not web_safe(held.public, data):
-            raise Refused("a key of a web site's may sign for SSH alone")
-        pin = None
-        if private.needs_pin:
-            if person is None:
-                raise NobodyToAsk("there is nobody to ask for the PIN")
-            pin = person.secret(f"PIN for the security key {held.label}: ", self._gone)
-        if person is None or not private.needs_touch:
-            return private.sign(data, flags, pin=pin, gone=self._gone)
-        with person.notify(f"Touch the security key {held.label}"):
-            return private.sign(data, flags, pin=pin, gone=self._gone)
+        if isinstance(private, Signer):
+            return private.sign(data, flags)
+        return hardware.signature(private, held.label, data, flags, self._common.person, self._gone)
 
     def _put(self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any]) -> None:
         self._common.locking.check()
