@@ -99,7 +99,8 @@ def started(given: list[socket.socket]) -> subprocess.Popen[str]:
 @pytest.mark.interop
 def test_systemd_s_sockets_are_served_and_stay(directory: Path) -> None:
     paths = [directory / "one", directory / "two"]
-    command = ["systemd-socket-activate", *(f"--listen={path}" for path in paths), sys.executable, "-c", AGENT]
+    options = [f"--setenv=PYTHONPATH={os.pathsep.join(sys.path)}", *(f"--listen={path}" for path in paths)]
+    command = ["systemd-socket-activate", *options, sys.executable, "-c", AGENT]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as agent:
         told = [served(path) for path in paths]
         said = agent.communicate(timeout=20)[1]
