@@ -19,6 +19,7 @@ if sys.platform == "win32":
     pytest.skip("UNIX sockets", allow_module_level=True)
 
 from pageantry.endpoints import callers, unix
+from pageantry.keyring.questions import who
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells here what a process runs")
 
@@ -88,7 +89,7 @@ def test_a_process_and_what_it_runs_are_known(
     found = accepted(server)
     assert (found.uid, found.pid, found.account) == (os.geteuid(), process.pid, unix.user(os.geteuid()))
     assert found.program == os.path.realpath(sys.executable)
-    assert str(found) == f"{os.path.basename(found.program)} (process {process.pid})"
+    assert who(found) == f"{os.path.basename(found.program)} (process {process.pid})"
 
 
 @linux
@@ -122,7 +123,7 @@ def test_a_process_that_has_ended_is_a_number(
     found = accepted(server)
     process.communicate("end\n", timeout=20)
     assert found.program == ""
-    assert str(found) == f"process {process.pid}"
+    assert who(found) == f"process {process.pid}"
 
 
 @linux
@@ -157,13 +158,13 @@ def test_a_name_cannot_pretend_to_be_more_than_one(
     process = started(program, "60")
     wait_until(lambda: running(process) == program.name)
     found = callers.Caller(os.geteuid(), process.pid)
-    assert str(found) == f"ssh??[2K? (process {process.pid})"
+    assert who(found) == f"ssh\\n\\x1b[2K\\u202e (process {process.pid})"
     assert found.program == str(program)
 
 
 def test_a_process_that_is_not_told() -> None:
     found = callers.Caller(0, None)
-    assert (found.program, str(found)) == ("", "an unknown process")
+    assert (found.program, who(found)) == ("", "a process that is not known")
 
 
 def test_the_other_end_is_there_until_it_is_closed() -> None:

@@ -65,7 +65,9 @@ def run(
         wishes.put(0)
 
     try:
-        hardening.protect()
+        for line in hardening.protect():
+            if say:
+                say(line)
         hardening.many_files()
         server = Server(listeners, sessions.to(keyring), say)
         try:

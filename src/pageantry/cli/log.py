@@ -11,7 +11,10 @@ from .common import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
+
+    from ..prompts import Way
 
 #: Lines that may wait for a terminal that is stopped, or a pipe that nobody reads. What comes then is left out.
 MAX_WAITING: Final = 1000
@@ -26,6 +29,7 @@ class Log:
     def __init__(self) -> None:
         self._timed = "JOURNAL_STREAM" not in os.environ
         self._left_out = 0
+        self._turn = threading.Lock()  # held while something else has the terminal
         self._waiting: Queue[str | None] = Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._write, name="pageantry log", daemon=True)
         self._thread.start()
@@ -36,6 +40,10 @@ class Log:
             self._waiting.put_nowait(f"{strftime('%H:%M:%S ') if self._timed else ''}{printable(line)}\n")
         except Full:
             self._left_out += 1
+
+    def between(self, way: Way) -> Way:
+        """A way to ask during whose questions nothing is written, as they are on the same terminal."""
+        return _Between(way, self._turn)
 
     def close(self) -> None:
         """Write what waits, unless nobody reads it."""
@@ -52,7 +60,28 @@ class Log:
                 line = f"({left_out} lines were left out here)\n{line}"
             data = line.encode("utf-8", "backslashreplace")
             try:
-                while data:
-                    data = data[os.write(2, data) :]
+                with self._turn:
+                    while data:
+                        data = data[os.write(2, data) :]
             except OSError:
                 return  # nobody will ever read it
+
+
+class _Between:
+    """See `Log.between`."""
+
+    def __init__(self, way: Way, turn: threading.Lock) -> None:
+        self._way = way
+        self._turn = turn
+
+    def confirm(self, question: str, check: Callable[[], object]) -> None:
+        with self._turn:
+            self._way.confirm(question, check)
+
+    def secret(self, question: str, check: Callable[[], object]) -> bytes:
+        with self._turn:
+            return self._way.secret(question, check)
+
+    def notify(self, text: str) -> Callable[[], object]:
+        with self._turn:
+            return self._way.notify(text)

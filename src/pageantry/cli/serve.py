@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from typing import Final
 
     from ..keyring import Keyring
+    from ..prompts import Person
     from ..server import Listener
+    from .log import Log
 
 _COMMAND: Final = "pageantry.command"
 
@@ -67,7 +69,6 @@ def serve(
       pageantry serve ~/.ssh/deploy -- git push
     """
     from ..keyring import Keyring
-    from ..prompts import Person, ways
     from . import agent_process
     from .log import Log
 
@@ -76,7 +77,7 @@ def serve(
     say_so = log.say if log else None
 
     def begin() -> tuple[Sequence[Listener], Keyring]:
-        person = Person(ways(os.environ, terminal=not command))
+        person = _person(log, terminal=not command)
         keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=say_so)
         for path in files:
             _load(keyring, path)
@@ -106,6 +107,18 @@ def _announce(places: Sequence[str], *, as_json: bool, quiet: bool) -> None:
             say(f"serving an agent at {place}")
         if sys.stderr.isatty():
             say("Ctrl-C ends it")
+
+
+def _person(log: Log | None, *, terminal: bool) -> Person:
+    """Whoever is asked, by a program or at the terminal, on which the log waits meanwhile."""
+    from ..prompts import Person, ways
+
+    found = ways(os.environ, terminal=False)
+    if terminal and sys.platform != "win32":
+        from ..terminal import Terminal
+
+        found.append(log.between(Terminal()) if log else Terminal())
+    return Person(found)
 
 
 def _listeners(addresses: Sequence[str]) -> list[Listener]:

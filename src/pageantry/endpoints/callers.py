@@ -46,13 +46,6 @@ class Caller(unix.Peer):
                 self._program = ""
         return self._program
 
-    def __str__(self) -> str:
-        """Such as `ssh (process 4123)`."""
-        if not self.pid:
-            return "an unknown process"
-        name = "".join(char if char.isprintable() else "?" for char in os.path.basename(self.program))
-        return f"{name} (process {self.pid})" if name else f"process {self.pid}"
-
 
 def caller(connection: socket.socket) -> Caller | None:
     """Who has made a connection that was just accepted; None where the system does not tell. Raises OSError."""

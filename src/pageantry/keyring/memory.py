@@ -103,12 +103,12 @@ class Keyring(Shared):
         try:
             signature = self._signature(held, data, flags)
         except Error as error:
-            self._tell("refused to sign", held, f"for {questions.who(self._peer)}: {error}")
+            self._tell("refused to sign with", held, f": {error}")
             raise
         if verify:
             signatures.verify(key, signature, data)
         if self._common.say:
-            self._tell("signed", held, f"for {questions.who(self._peer)}, {questions.purpose(held, data, self._path)}")
+            self._tell("signed with", held, f", {questions.purpose(held, data, self._path)}")
         return signature
 
     def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
@@ -160,24 +160,24 @@ class Keyring(Shared):
         """See `Agent.remove`."""
         held = self.held(key)
         self._common.holding.drop(held)
-        self._tell("removed", held, f"for {questions.who(self._peer)}")
+        self._tell("removed", held)
 
     def remove_all(self) -> None:
         """See `Agent.remove_all`; those that this connection may not see, too, as in OpenSSH's agent."""
         self._common.locking.check()
         self._common.holding.clear()
-        self._note(f"removed all keys for {questions.who(self._peer)}")
+        self._note(f"removed all keys{self._caller()}")
 
     def lock(self, passphrase: bytes) -> None:
         """See `Agent.lock`. What came encrypted is encrypted again. An empty passphrase is refused."""
         self._common.locking.lock(passphrase)
         self._common.holding.forget()
-        self._note(f"locked for {questions.who(self._peer)}")
+        self._note(f"locked{self._caller()}")
 
     def unlock(self, passphrase: bytes) -> None:
         """See `Agent.unlock`. After a wrong passphrase this client, and no other, waits."""
         self._common.locking.unlock(passphrase)
-        self._note(f"unlocked for {questions.who(self._peer)}")
+        self._note(f"unlocked{self._caller()}")
 
     def extension(self, name: str, data: bytes = b"") -> bytes:
         """See `Agent.extension`: OpenSSH's session-bind, PuTTY's five, and those of `extensions`."""
@@ -270,15 +270,19 @@ class Keyring(Shared):
         except Refused as error:
             self._note(str(error))
             raise
-        self._tell("added", held, f"for {questions.who(self._peer)}")
+        self._tell("added", held)
 
-    def _tell(self, what: str, held: Held, more: str) -> None:
+    def _tell(self, what: str, held: Held, more: str = "") -> None:
         if self._common.say:
-            self._common.say(f"{what} {held.label} {more}")
+            self._common.say(f"{what} {held.label}{self._caller()}{more}")
 
     def _note(self, line: str) -> None:
         if self._common.say:
             self._common.say(line)
+
+    def _caller(self) -> str:
+        """For whom something is done, for the log; nothing where that is this process itself."""
+        return ""
 
 
 class _View(Keyring):
@@ -292,6 +296,9 @@ class _View(Keyring):
     def close(self) -> None:
         """Leave the keyring as it is."""
         self._common.views.pop(self, None)
+
+    def _caller(self) -> str:
+        return f" for {questions.who(self._peer)}"
 
 
 def _never() -> bool:

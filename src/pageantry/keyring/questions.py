@@ -40,7 +40,7 @@ def purpose(held: Held, data: bytes, path: Path) -> str:
         return f"to log in as {_line(login.user)} at {_destination(login, path, held.destinations)}"
     if data.startswith(_SSHSIG):
         try:
-            return f"to sign a file or message for {_line(Reader(data[len(_SSHSIG) :]).text())}"
+            return f"to sign a file or message in the namespace {_line(Reader(data[len(_SSHSIG) :]).text())}"
         except WireError:
             pass
     return "for something that is no login"
