@@ -63,7 +63,19 @@ def test_a_client_starts_without_heavy_modules(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["wire", "constraints", "messages", "keys.public", "keys.private", "agent", "requests", "vault.derive"]
+    "module",
+    [
+        "wire",
+        "constraints",
+        "messages",
+        "keys.public",
+        "keys.private",
+        "agent",
+        "extensions",
+        "requests",
+        "forwarding",
+        "vault.derive",
+    ],
 )
 def test_the_core_does_no_io(module: str) -> None:
     assert loads(f"pageantry.{module}", f"{HEAVY} socket select selectors ssl") == []
