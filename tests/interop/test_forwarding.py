@@ -281,7 +281,7 @@ def test_limits_are_those_of_opensshs_agent(fresh_agent: Path, local: Client, se
             assert one.replaces(key, limits) == seen, case
             assert one.removes(key.public) == seen, case
     assert len(tally) == 6, tally
-    assert tally["signed: True"] > CASES  # so that agreement says something
+    assert tally["signed: True"] > CASES / 2  # so that agreement says something
     assert min(tally["seen: True"], tally["seen: False"]) > CASES / 5
     assert tally["bound: False"] > CASES / 20
 
