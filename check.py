@@ -25,6 +25,7 @@ PROGRAMS = {  # the tests talk to, and the Debian packages they are in
     "pageant": "putty",
     "puttygen": "putty-tools",
     "/usr/lib/openssh/regress/test-exec.sh": "openssh-tests",
+    "tcsh": "tcsh",
 }
 AT_MOST = ("timeout", "--foreground", "--kill-after", "60", "20m")  # for what hangs as no test may
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from time import sleep
@@ -13,8 +14,8 @@ from ..errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from queue import SimpleQueue
-    from typing import Final, NoReturn
+    from types import TracebackType
+    from typing import Final, NoReturn, Self
 
     from ..keyring import Keyring
     from ..server import Listener
@@ -29,11 +30,11 @@ _LOOK: Final = 0.2
 if sys.platform == "win32":
     _ENDS: Final = (signal.SIGINT, signal.SIGBREAK)
     _FORGETS: Final[tuple[int, ...]] = ()
-    _WAIT: Final[float | None] = _LOOK  # handlers run only between two waits
 else:
     _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _FORGETS: Final[tuple[int, ...]] = (signal.SIGUSR1,)
-    _WAIT: Final[float | None] = None
+#: What stands among the numbers of signals for the end of what was waited for.
+_OVER: Final = 0
 
 
 def run(
@@ -50,53 +51,72 @@ def run(
     `ready` is called as soon as clients are served, `say` told what the server has to say. Returns the number of the
     signal, or 0. For the main thread alone.
     """
-    from queue import SimpleQueue
-
     from .. import hardening, sessions
     from ..server import Server
 
-    wishes: SimpleQueue[int] = SimpleQueue()  # to put something there is one of the few things that a handler may do
-    for number in (*_ENDS, *_FORGETS):
-        signal.signal(number, lambda number, _: wishes.put(number))
-
-    def wait() -> None:
-        assert until
-        until()
-        wishes.put(0)
-
     try:
-        for line in hardening.protect():
-            if say:
-                say(line)
-        hardening.many_files()
-        server = Server(listeners, sessions.to(keyring), say)
-        try:
-            if until:
-                threading.Thread(target=wait, name="pageantry end", daemon=True).start()
-            if ready:
-                ready()
-            return _end(wishes, keyring)
-        finally:
-            for number in _ENDS:  # a second one could only leave something undone
-                signal.signal(number, signal.SIG_IGN)
-            keyring.close()  # which also ends the questions that requests wait for
-            server.close()
+        with _Wishes() as wishes:
+            for line in hardening.protect():
+                if say:
+                    say(line)
+            hardening.many_files()
+            server = Server(listeners, sessions.to(keyring), say)
+            try:
+                if until:
+                    wishes.watch(until)
+                if ready:
+                    ready()
+                while (wish := wishes.next()) in _FORGETS:
+                    keyring._common.holding.clear()  # also while it is locked
+                return wish
+            finally:
+                wishes.ignore()
+                keyring.close()  # which also ends the questions that requests wait for
+                server.close()
     finally:
         _close(listeners)
 
 
-def _end(wishes: SimpleQueue[int], keyring: Keyring) -> int:
-    """The first wish for the end."""
-    from queue import Empty
+class _Wishes:
+    """What is wished of this process: signals by their numbers, `_OVER` for the end of what was waited for.
 
-    while True:
-        try:
-            wish = wishes.get(timeout=_WAIT)
-        except Empty:
-            continue
-        if wish not in _FORGETS:
-            return wish
-        keyring.remove_all()
+    They come through a socket that Python's handler itself writes to, so that none is missed, whenever it comes.
+    """
+
+    def __init__(self) -> None:
+        self._near, self._far = socket.socketpair()
+        self._far.setblocking(False)
+
+    def __enter__(self) -> Self:
+        signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
+        for number in (*_ENDS, *_FORGETS):
+            signal.signal(number, lambda *_: None)
+        return self
+
+    def next(self) -> int:
+        """The next one, which is waited for."""
+        return self._near.recv(1)[0]
+
+    def watch(self, until: Callable[[], object]) -> None:
+        """Have `next` give `_OVER` when that has returned."""
+
+        def wait() -> None:
+            until()
+            self._far.send(bytes([_OVER]))
+
+        threading.Thread(target=wait, name="pageantry end", daemon=True).start()
+
+    def ignore(self) -> None:
+        """Take no more: a second one could only leave something undone."""
+        for number in _ENDS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        self._near.close()
+        self._far.close()
 
 
 def _failure(name: str, error: OSError) -> Error:

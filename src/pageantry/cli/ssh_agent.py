@@ -126,9 +126,14 @@ if sys.platform != "win32":
     def _begin(options: Options, say: Callable[[str], object] | None = None) -> tuple[list[Listener], Keyring]:
         """Where the agent listens, and the agent."""
         from ..keyring import Keyring
+        from ..prompts import Person, ways
 
         keyring = Keyring(
-            lifetime=options.lifetime or None, providers=options.providers, web_safe=options.web_safe, say=say
+            Person(ways(os.environ, terminal=False)),
+            lifetime=options.lifetime or None,
+            providers=options.providers,
+            web_safe=options.web_safe,
+            say=say,
         )
         return _listeners(options), keyring
 
