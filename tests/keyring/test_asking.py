@@ -115,7 +115,7 @@ def test_an_encrypted_file_is_opened_when_its_key_is_first_used_and_stays_open(
         signatures.verify(KEY.public, keyring.sign(KEY.public, b"data"), b"data")
     assert len(person.questions) == 2
     assert "me@home" in person.questions[0]
-    assert person.questions[1].startswith("Wrong passphrase")
+    assert person.questions[1].startswith("That passphrase was wrong")
 
 
 def test_one_that_is_asked_for_in_vain_is_asked_for_again_the_next_time(keyring: Keyring, person: Scripted) -> None:

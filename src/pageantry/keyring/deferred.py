@@ -1,8 +1,8 @@
 """Private keys that stay encrypted, in the files they came in, until they are needed.
 
     deferred = Deferred(file, person)
-    deferred.signer(gone)      # asks for the passphrase, unless it is open
-    deferred.forget()          # from here on it would ask again
+    deferred.signer(question, gone)      # asks for the passphrase, unless it is open
+    deferred.forget()                    # from here on it would ask again
 
 Several requests for one key make one question; its answer is theirs, too, be it a refusal.
 """
@@ -78,8 +78,8 @@ class Deferred:
         with self._gate:
             self._signer = None
 
-    def signer(self, label: str, gone: Callable[[], bool]) -> Signer:
-        """What signs with the key, which the question calls `label`; `gone` says that nobody wants it any more.
+    def signer(self, question: str, gone: Callable[[], bool]) -> Signer:
+        """What signs with the key, after `question` unless it is open; `gone` says that nobody wants it any more.
 
         Raises what `Person.secret` raises, `WrongPassphrase`, `KeyFileError`.
         """
@@ -96,7 +96,7 @@ class Deferred:
             if not (self._signer or isinstance(opening.error, Disconnected)):
                 raise Refused(str(opening.error), opening.error.hint)
         try:
-            signer = self._opened(label, gone)
+            signer = self._opened(question, gone)
             with self._gate:
                 self._signer, self.used = signer, now()
             return signer
@@ -108,18 +108,18 @@ class Deferred:
                 self._opening = None
             mine.ended.set()
 
-    def _opened(self, label: str, gone: Callable[[], bool]) -> Signer:
+    def _opened(self, question: str, gone: Callable[[], bool]) -> Signer:
         for attempt in range(ATTEMPTS):
-            again = "Wrong passphrase, once more.\n" if attempt else ""
-            passphrase = self._person.secret(f"{again}Passphrase for the key {label}: ", gone)
+            again = "That passphrase was wrong.\n" if attempt else ""
+            passphrase = self._person.secret(again + question, gone)
             try:
                 key, _ = self._file.decrypt(passphrase.encode())
             except WrongPassphrase:
                 continue
             if key.public.plain != self.public:
-                raise KeyFileError(f"the key file of {label} holds another key inside", "the file is damaged")
+                raise KeyFileError("the key file holds another key inside", "it is damaged: use a copy of it")
             return Signer(key.plain)
-        raise WrongPassphrase(f"the passphrase for {label} was wrong, {ATTEMPTS} times", "ask for the key once more")
+        raise WrongPassphrase(f"the passphrase was wrong, {ATTEMPTS} times", "try once more")
 
     def __repr__(self) -> str:
         return f"<Deferred {self.public.fingerprint()} {'clear' if self.clear else 'encrypted'}>"

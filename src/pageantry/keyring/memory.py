@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from .. import forwarding
 from ..agent import Identity, Shared, SignFlags
 from ..constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
@@ -16,7 +18,7 @@ from .locking import Locking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Final
 
     from ..agent import Peer
@@ -100,11 +102,8 @@ class Keyring(Shared):
     def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
         """See `Agent.sign`. A person may be asked first, for consent and for a passphrase."""
         held = self.held(key)
-        try:
+        with self._noted(f"sign with {held.label}"):
             signature = self._signature(held, data, flags)
-        except Error as error:
-            self._tell("refused to sign with", held, f": {error}")
-            raise
         if verify:
             signatures.verify(key, signature, data)
         if self._common.say:
@@ -113,18 +112,8 @@ class Keyring(Shared):
 
     def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
         """See `Agent.add`. `UnsupportedKey` for one whose halves do not belong together."""
-        limits = _by_kind(constraints)
-        provider = limits.pop(SecurityKeyProvider, None)
-        private: Private
-        if key.public.hardware:
-            private = hardware.reached(key, provider, self._providers, self._path)
-        elif provider:
-            raise Refused("a library for security keys came with another kind of key", "add the key without it")
-        else:
-            if key.type == "ssh-rsa" and (key.public.bits or 0) < MIN_RSA_BITS:
-                raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
-            private = Signer(key)
-        self._put(key.public, comment, private, limits)
+        with self._noted(f"add {key.public.fingerprint()}"):
+            self._add(key, comment, constraints)
 
     def add_encrypted(
         self,
@@ -137,24 +126,8 @@ class Keyring(Shared):
 
         One that is not encrypted is added as it is. Raises `KeyFileError`, `Refused`.
         """
-        from ..keys.files import KeyFile
-
-        parsed = KeyFile.parse(file, f"the key file {comment}".rstrip())
-        comment = parsed.comment or comment
-        if not parsed.encrypted:
-            key, own = parsed.decrypt()
-            return self.add(key.certified(certificate) if certificate else key, own or comment, constraints)
-        if self._common.person is None:
-            raise NobodyToAsk("nobody could be asked for its passphrase", "add the key decrypted: ssh-add FILE")
-        deferred = Deferred(parsed, self._common.person)
-        public = certificate or parsed.public or deferred.public
-        if public.plain != deferred.public:
-            raise Refused("the certificate is for another key than the file", "use the certificate of this key")
-        if public.hardware:
-            raise UnsupportedKey("the key of a security key cannot be held encrypted", "add it decrypted: ssh-add FILE")
-        deferred = self._common.holding.deferred(deferred.public) or deferred
-        self._put(public, comment, deferred, _by_kind(constraints))
-        return None
+        with self._noted("add an encrypted key"):
+            self._add_encrypted(file, comment, certificate, constraints)
 
     def remove(self, key: PublicKey) -> None:
         """See `Agent.remove`."""
@@ -170,13 +143,15 @@ class Keyring(Shared):
 
     def lock(self, passphrase: bytes) -> None:
         """See `Agent.lock`. What came encrypted is encrypted again. An empty passphrase is refused."""
-        self._common.locking.lock(passphrase)
+        with self._noted("lock"):
+            self._common.locking.lock(passphrase)
         self._common.holding.forget()
         self._note(f"locked{self._caller()}")
 
     def unlock(self, passphrase: bytes) -> None:
         """See `Agent.unlock`. After a wrong passphrase this client, and no other, waits."""
-        self._common.locking.unlock(passphrase)
+        with self._noted("unlock"):
+            self._common.locking.unlock(passphrase)
         self._note(f"unlocked{self._caller()}")
 
     def extension(self, name: str, data: bytes = b"") -> bytes:
@@ -197,12 +172,10 @@ class Keyring(Shared):
 
     def _bind(self, data: bytes) -> bytes:
         """Bind this connection to a session. One that failed to, or that did while locked, is no local one any more."""
-        try:
+        with self._noted("bind a session"):
+            before, self._path = self._path, self._path.attempt()
             self._common.locking.check()
-            self._path = self._path.bind(data)
-        except Error:
-            self._path = self._path.attempt()
-            raise
+            self._path = before.bind(data)
         return b""
 
     def visible(self) -> list[Held]:
@@ -238,7 +211,7 @@ class Keyring(Shared):
                 raise NobodyToAsk("there is nobody to ask for consent")
             self._common.person.confirm(questions.confirmation(held, data, self._path, self._peer), self._gone)
         if isinstance(private, Deferred):
-            private = private.signer(held.label, self._gone)
+            private = private.signer(questions.opening(held, data, self._path, self._peer), self._gone)
             self._common.holding.keep()
         self._common.locking.check()
         if not self._common.holding.spend(held):
@@ -246,6 +219,42 @@ class Keyring(Shared):
         if isinstance(private, Signer):
             return private.sign(data, flags)
         return hardware.signature(private, held.label, data, flags, self._common.person, self._gone)
+
+    def _add(self, key: PrivateKey, comment: str, constraints: Iterable[Constraint]) -> None:
+        limits = _by_kind(constraints)
+        provider = limits.pop(SecurityKeyProvider, None)
+        private: Private
+        if key.public.hardware:
+            private = hardware.reached(key, provider, self._providers, self._path)
+        elif provider:
+            raise Refused("a library for security keys came with another kind of key", "add the key without it")
+        else:
+            if key.type == "ssh-rsa" and (key.public.bits or 0) < MIN_RSA_BITS:
+                raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
+            private = Signer(key)
+        self._put(key.public, comment, private, limits)
+
+    def _add_encrypted(
+        self, file: bytes, comment: str, certificate: PublicKey | None, constraints: Iterable[Constraint]
+    ) -> None:
+        from ..keys.files import KeyFile
+
+        parsed = KeyFile.parse(file, f"the key file {comment}".rstrip())
+        comment = parsed.comment or comment
+        if not parsed.encrypted:
+            key, own = parsed.decrypt()
+            return self.add(key.certified(certificate) if certificate else key, own or comment, constraints)
+        if self._common.person is None:
+            raise NobodyToAsk("nobody could be asked for its passphrase", "add the key decrypted: ssh-add FILE")
+        deferred = Deferred(parsed, self._common.person)
+        public = certificate or parsed.public or deferred.public
+        if public.plain != deferred.public:
+            raise Refused("the certificate is for another key than the file", "use the certificate of this key")
+        if public.hardware:
+            raise UnsupportedKey("the key of a security key cannot be held encrypted", "add it decrypted: ssh-add FILE")
+        deferred = self._common.holding.deferred(deferred.public) or deferred
+        self._put(public, comment, deferred, _by_kind(constraints))
+        return None
 
     def _put(self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any]) -> None:
         self._common.locking.check()
@@ -265,16 +274,21 @@ class Keyring(Shared):
         )
         if limits:
             raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")
-        try:
-            holding.put(held)
-        except Refused as error:
-            self._note(str(error))
-            raise
+        holding.put(held)
         self._tell("added", held)
 
     def _tell(self, what: str, held: Held, more: str = "") -> None:
         if self._common.say:
             self._common.say(f"{what} {held.label}{self._caller()}{more}")
+
+    @contextmanager
+    def _noted(self, what: str) -> Iterator[None]:
+        """Have the log say why something was refused."""
+        try:
+            yield
+        except Error as error:
+            self._note(f"refused to {what}{self._caller()}: {error}")
+            raise
 
     def _note(self, line: str) -> None:
         if self._common.say:

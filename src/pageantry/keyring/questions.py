@@ -56,15 +56,25 @@ def way(path: Path, limits: RestrictDestination | None) -> str:
 
 def confirmation(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
     """The question whether a signature may be made, in some lines."""
+    return f"Allow {_request('to sign', held, data, path, peer)}?"
+
+
+def opening(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
+    """The question for the passphrase of a key, in some lines."""
+    wanted = _request("wants to sign", held, data, path, peer)
+    return f"{wanted}\nPassphrase of the key: "
+
+
+def _request(verb: str, held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
     lines = [
-        f"Allow {who(peer)} to sign with the key",
+        f"{who(peer)} {verb} with the key",
         f"  {_line(held.comment) or 'without a comment'}",
         f"  {held.public.type} {held.public.fingerprint()}",
         purpose(held, data, path),
     ]
     if forwarded := way(path, held.destinations):
         lines.append(f"asked for over: {forwarded}")
-    return "\n".join(lines) + "?"
+    return "\n".join(lines)
 
 
 def host(key: PublicKey, limits: RestrictDestination | None) -> str:
