@@ -136,7 +136,7 @@ tell(ask(person.confirm, "Allow it?"))
 @pytest.mark.parametrize(
     ("preparation", "answer"),
     [
-        ("person = Person(ways({}, terminal=True), timeout=4)", "DeadlineExceeded: nobody answered within 4 s"),
+        ("person = Person(ways({}, terminal=True), timeout=3)", "DeadlineExceeded: nobody answered within 3 s"),
         ("gone = received.is_set", "Disconnected: whoever wanted the answer has left"),
         ("threading.Thread(target=close).start()", "NobodyToAsk: nobody is asked any more, as the agent ends"),
     ],
