@@ -511,3 +511,11 @@ def test_a_certificate_is_judged_by_its_key() -> None:
     assert web_safe(certified, userauth(certified, bytes(32)))
     assert not web_safe(certified, userauth(WEB, bytes(32)))
     assert web_safe(certificate(SSH, ed25519_key(1), kind=1), DATA)
+
+
+def test_keys_of_applications_that_are_named_sign_anything() -> None:
+    application = WEB.fields[-1]
+    assert isinstance(application, bytes)
+    assert web_safe(WEB, DATA, application.decode())
+    assert not web_safe(WEB, DATA, f"*,!{application.decode()}")
+    assert not web_safe(SSH, DATA, "another:*")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: The libraries that may speak to a device, as ssh-agent(1) has them without -P.
 DEFAULT_ALLOWED: Final = "/usr/lib*/*,/usr/local/lib*/*"
+#: The applications of keys that are for SSH alone, as ssh-agent(1) has them by default.
+SSH_APPLICATIONS: Final = "ssh:*"
 #: Seconds for a signature: a person has to find the security key and touch it.
 TIMEOUT: Final = 60.0
 #: Bytes of the longest answer that is believed; one with a signature has some 150.
@@ -200,17 +202,18 @@ class SecurityKey:
         return f"<SecurityKey {self._key.public.type} {self._key.public.fingerprint()}>"
 
 
-def web_safe(key: PublicKey, data: bytes) -> bool:
+def web_safe(key: PublicKey, data: bytes, applications: str = SSH_APPLICATIONS) -> bool:
     """Whether `key` may sign `data` without a web site taking it for a login there.
 
-    A key whose application does not begin with "ssh:" may be one for a web site. It signs logins with itself and what
-    ssh-keygen(1) -Y signs, and nothing else: see no-restrict-websafe in ssh-agent(1).
+    A key whose application the pattern-list `applications` has not may be one for a web site. It signs logins with
+    itself and what ssh-keygen(1) -Y signs, and nothing else: see websafe-allow in ssh-agent(1).
     """
     if not key.hardware:
         return True
     application = key.fields[-1]
     assert isinstance(application, bytes)
-    return application.startswith(b"ssh:") or login(key, data) is not None or _is_sshsig(data)
+    name = application.decode("utf-8", "surrogateescape")
+    return _is_listed(name, applications) or login(key, data) is not None or _is_sshsig(data)
 
 
 def _is_sshsig(data: bytes) -> bool:
@@ -242,14 +245,14 @@ def _library(provider: str, allowed: str) -> str:
     return path
 
 
-def _is_listed(path: str, patterns: str) -> bool:
-    """Whether a pattern-list, see ssh_config(5), has `path`: none that begins with ! may match, and another has to."""
+def _is_listed(name: str, patterns: str) -> bool:
+    """Whether a pattern-list, see ssh_config(5), has `name`: none that begins with ! may match, and another has to."""
     from fnmatch import fnmatchcase
 
     matching = [
         pattern
         for pattern in patterns.split(",")
-        if fnmatchcase(path, pattern.removeprefix("!").replace("[", "[[]"))  # in such lists [ stands for itself
+        if fnmatchcase(name, pattern.removeprefix("!").replace("[", "[[]"))  # in such lists [ stands for itself
     ]
     return bool(matching) and not any(pattern.startswith("!") for pattern in matching)
 

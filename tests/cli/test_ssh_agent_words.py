@@ -54,8 +54,8 @@ def test_options_combine_and_end_at_the_command(words: list[str], letters: str, 
 
 def test_what_is_not_asked_for_is_as_ssh_agent_has_it() -> None:
     options = Options([])
-    assert (options.address, options.fingerprint, options.providers, options.lifetime) == ("", "sha256", None, 0)
-    assert options.web_safe
+    assert (options.address, options.digest, options.providers, options.lifetime) == ("", "sha256", None, 0)
+    assert options.web_safe == "ssh:*"
     assert not options.csh
     assert not options.foreground
 
@@ -63,8 +63,8 @@ def test_what_is_not_asked_for_is_as_ssh_agent_has_it() -> None:
 def test_values_are_taken() -> None:
     words = ["-a", "/run/a", "-E", "MD5", "-P/usr/lib/*,/opt/*", "-t1h30m", "-Ono-restrict-websafe"]
     options = Options([*words, "-O", "allow-remote-pkcs11"])
-    assert (options.address, options.fingerprint, options.providers) == ("/run/a", "md5", "/usr/lib/*,/opt/*")
-    assert (options.lifetime, options.web_safe) == (5400, False)
+    assert (options.address, options.digest, options.providers) == ("/run/a", "md5", "/usr/lib/*,/opt/*")
+    assert (options.lifetime, options.web_safe) == (5400, None)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +162,7 @@ def test_any_path_passes_through_sh(text: str) -> None:
 @pytest.mark.parametrize("text", ["/a b", "/it's", "/$HOME/`id`", "/a!b!", "/a\nb", '/"\\', "/*?[a]{b,c}~", "/ü"])
 def test_odd_paths_pass_through_csh(text: str) -> None:
     assert evaluated("tcsh", shell_settings({"PLACE": text}, csh=True)) == text
+
+
+def test_the_applications_whose_keys_may_sign_anything_can_be_named() -> None:
+    assert Options(["-O", "websafe-allow=ssh:*,mine:*"]).web_safe == "ssh:*,mine:*"

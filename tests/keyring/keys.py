@@ -39,7 +39,7 @@ def made(kind: str) -> PrivateKey:
         return PrivateKey(kind, (shared.p, shared.q, shared.g, numbers.public_numbers.y, numbers.x))
     if kind == "sk-ssh-ed25519@openssh.com":
         return PrivateKey(kind, (ed25519_key(77).fields[0], b"ssh:", 1, b"handle", b""))
-    curve: Any = {"256": ec.SECP256R1, "384": ec.SECP384R1, "521": ec.SECP521R1}[kind[-3:]]()
+    curve: Any = {"256": ec.SECP256R1(), "384": ec.SECP384R1(), "521": ec.SECP521R1()}[kind[-3:]]
     key = ec.generate_private_key(curve)
     point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     return PrivateKey(kind, (kind[-8:].encode(), point, key.private_numbers().private_value))

@@ -273,7 +273,10 @@ def test_a_certificate_for_another_key_than_the_file_is_refused(keyring: Keyring
 
 def test_a_file_that_lies_about_its_public_half_is_found_out(keyring: Keyring, person: Scripted) -> None:
     own, other = (ppk.write(ecdsa_key(seed), "lie", PHRASE.encode(), 2) for seed in (1, 2))
-    public = lambda text: text.split(b"Public-Lines")[1].split(b"Private-Lines")[0]  # noqa: E731
+
+    def public(text: bytes) -> bytes:
+        return text.split(b"Public-Lines")[1].split(b"Private-Lines")[0]
+
     keyring.add_encrypted(own.replace(public(own), public(other)))
     person.answers += [PHRASE] * deferred.ATTEMPTS
     (shown,) = held(keyring)

@@ -76,13 +76,14 @@ def test_a_key_whose_halves_do_not_belong_together_is_refused(keyring: Keyring) 
     stranger = ed25519_key(2).fields[0]
     assert isinstance(stranger, bytes)
     assert isinstance(secret, bytes)
-    for lie in (
-        lambda: PrivateKey("ssh-ed25519", (stranger, secret[:32] + stranger)),
-        lambda: PrivateKey("ecdsa-sha2-nistp256", (*ecdsa_key(1).fields[:2], ecdsa_key(2).fields[2])),
-        lambda: PrivateKey("ssh-rsa", (*rsa_key().fields[:2], 12345, *rsa_key().fields[3:])),
-    ):
+    lies = [
+        ("ssh-ed25519", (stranger, secret[:32] + stranger)),
+        ("ecdsa-sha2-nistp256", (*ecdsa_key(1).fields[:2], ecdsa_key(2).fields[2])),
+        ("ssh-rsa", (*rsa_key().fields[:2], 12345, *rsa_key().fields[3:])),
+    ]
+    for kind, fields in lies:
         with pytest.raises(WireError):
-            keyring.add(lie())
+            keyring.add(PrivateKey(kind, fields))
     assert held(keyring) == []
 
 
@@ -233,6 +234,20 @@ def test_as_many_keys_are_held_as_openssh_lists_and_no_more(keyring: Keyring, sa
     assert keyring.sign(ed25519_key(holding.MAX_KEYS).public, b"data")
     assert len(held(keyring)) == holding.MAX_KEYS
     keyring.add(ed25519_key(1), "again")  # takes no more room
+
+
+def test_the_log_has_the_fingerprints_that_are_wanted(said: list[str]) -> None:
+    with Keyring(digest="md5", say=said.append) as keyring:
+        keyring.add(ed25519_key(1), "me")
+    assert ed25519_key(1).public.fingerprint("md5") in said[0]
+
+
+def test_the_owner_forgets_all_keys_be_it_locked_or_not(keyring: Keyring) -> None:
+    keyring.add(ed25519_key(1))
+    keyring.lock(b"phrase")
+    keyring.forget()
+    keyring.unlock(b"phrase")
+    assert held(keyring) == []
 
 
 def test_without_a_person_what_must_be_asked_is_refused() -> None:

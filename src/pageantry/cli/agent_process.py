@@ -67,7 +67,7 @@ def run(
                 if ready:
                     ready()
                 while (wish := wishes.next()) in _FORGETS:
-                    keyring._common.holding.clear()  # also while it is locked
+                    keyring.forget()
                 return wish
             finally:
                 wishes.ignore()

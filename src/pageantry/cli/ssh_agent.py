@@ -133,6 +133,7 @@ if sys.platform != "win32":
             lifetime=options.lifetime or None,
             providers=options.providers,
             web_safe=options.web_safe,
+            digest=options.digest,
             say=say,
         )
         return _listeners(options), keyring

@@ -64,11 +64,12 @@ class Options:
     def __init__(self, words: Sequence[str], shell: str = "") -> None:
         given, self.command = split(words)
         self.address = ""
-        self.fingerprint = "sha256"
+        self.digest = "sha256"
         self.providers: str | None = None
         #: of keys that come without one, in seconds; 0 is for ever
         self.lifetime = 0
-        self.web_safe = True
+        #: patterns of the applications whose keys may sign anything; None is all
+        self.web_safe: str | None = "ssh:*"
         #: how often each letter was given
         self.count = dict.fromkeys(_FLAGS, 0)
         for letter, value in given:
@@ -94,11 +95,13 @@ class Options:
     def _hash(self, value: str) -> None:
         if value.lower() not in ("md5", "sha256"):
             raise WrongWords(f'Invalid hash algorithm "{value}"', usage=False)
-        self.fingerprint = value.lower()
+        self.digest = value.lower()
 
     def _option(self, value: str) -> None:
         if value == "no-restrict-websafe":
-            self.web_safe = False
+            self.web_safe = None
+        elif value.startswith("websafe-allow="):
+            self.web_safe = value.partition("=")[2]
         elif value != "allow-remote-pkcs11":  # nobody on another computer may, here, whatever is asked for
             raise WrongWords("Unknown -O option", usage=False)
 

@@ -38,7 +38,7 @@ if sys.platform == "win32":
         """Raises `UnsupportedKey`: OpenSSH's helper is another one here."""
         raise UnsupportedKey("security keys cannot be used here", "add the key to OpenSSH's agent instead")
 
-    def check(key: PublicKey, data: bytes) -> None:
+    def check(key: PublicKey, data: bytes, applications: str) -> None:
         """Nothing."""
 
     def signature(
@@ -60,9 +60,9 @@ else:
             raise Refused("a library for security keys can be named on this computer alone", "add the key here")
         return securitykeys.SecurityKey(key, name, allowed or securitykeys.DEFAULT_ALLOWED)
 
-    def check(key: PublicKey, data: bytes) -> None:
+    def check(key: PublicKey, data: bytes, applications: str) -> None:
         """Raise `Refused` where a web site's key is to sign what is no business of SSH's."""
-        if not securitykeys.web_safe(key, data):
+        if not securitykeys.web_safe(key, data, applications):
             raise Refused("the key is one for web sites, which may sign for SSH alone")
 
     def signature(

@@ -36,7 +36,17 @@ _DOZE: Final = 60.0
 class Held:
     """A key, and what it is limited to. Only `signatures_left` changes: a key that is added anew is another one."""
 
-    __slots__ = ("comment", "confirm", "destinations", "expires", "listed", "private", "public", "signatures_left")
+    __slots__ = (
+        "comment",
+        "confirm",
+        "destinations",
+        "expires",
+        "fingerprint",
+        "listed",
+        "private",
+        "public",
+        "signatures_left",
+    )
 
     public: PublicKey
     comment: str
@@ -47,6 +57,8 @@ class Held:
     #: None where it has no such limit
     signatures_left: int | None
     destinations: RestrictDestination | None
+    #: the key's, as people are shown it
+    fingerprint: str
     #: the key and its comment as a list of keys has them
     listed: bytes
 
@@ -60,6 +72,7 @@ class Held:
         confirm: bool = False,
         signatures: int | None = None,
         destinations: RestrictDestination | None = None,
+        digest: str = "sha256",
     ) -> None:
         self.public = public
         self.comment = comment
@@ -68,12 +81,13 @@ class Held:
         self.confirm = confirm
         self.signatures_left = signatures
         self.destinations = destinations
+        self.fingerprint = public.fingerprint(digest)
         self.listed = bytes(Writer().string(public.blob).text(comment))
 
     @property
     def label(self) -> str:
         """What to call it by: its comment and fingerprint."""
-        return f"{self.comment} ({self.public.fingerprint()})" if self.comment else self.public.fingerprint()
+        return f"{self.comment} ({self.fingerprint})" if self.comment else self.fingerprint
 
     @property
     def clear(self) -> bool:

@@ -51,8 +51,9 @@ class Keyring(Shared):
     `person` is asked for passphrases and consent; without one, what must be asked is refused. Keys that are added
     without a lifetime of their own have `lifetime` seconds; the clear text of encrypted ones is forgotten when it was
     not used for `clear_after` seconds. None is for ever. `providers` are patterns of the libraries that may reach
-    security keys, and `web_safe` keeps those keys from signing what is no business of SSH's, both as ssh-agent(1) has
-    them. `say` is told in a line what was done for whom, and what was not, and why.
+    security keys, and `web_safe` those of the applications whose keys may sign what is no business of SSH's (None: all
+    may), both as ssh-agent(1) has them. `say` is told in a line what was done for whom, and what was not, and why; its
+    fingerprints and those of questions are of `digest`, sha256 or md5.
     """
 
     address = "keyring"
@@ -64,13 +65,15 @@ class Keyring(Shared):
         lifetime: int | None = None,
         clear_after: float | None = None,
         providers: str | None = None,
-        web_safe: bool = True,
+        web_safe: str | None = "ssh:*",
+        digest: str = "sha256",
         say: Callable[[str], object] | None = None,
     ) -> None:
         self._common = _Common(Holding(clear_after, say), person, say)
         self._lifetime = lifetime
         self._providers = providers
         self._web_safe = web_safe
+        self._digest = digest
         self._peer: Peer | None = None
         self._path = forwarding.LOCAL
         self._gone: Callable[[], bool] = _never
@@ -86,6 +89,11 @@ class Keyring(Shared):
         if common.person:
             common.person.close()
         common.holding.close()
+
+    def forget(self) -> None:
+        """Forget all keys, be it locked or not: the wish of who runs the agent, not of a client."""
+        self._common.holding.clear()
+        self._note("forgot all keys")
 
     # Requests, as RFC 9987 has them
 
@@ -112,7 +120,7 @@ class Keyring(Shared):
 
     def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
         """See `Agent.add`. `UnsupportedKey` for one whose halves do not belong together."""
-        with self._noted(f"add {key.public.fingerprint()}"):
+        with self._noted(f"add {key.public.fingerprint(self._digest)}"):
             self._add(key, comment, constraints)
 
     def add_encrypted(
@@ -205,7 +213,7 @@ class Keyring(Shared):
         if held.destinations:
             forwarding.check_use(held.destinations, self._path, held.public, data)
         if held.public.hardware and self._web_safe:
-            hardware.check(held.public, data)
+            hardware.check(held.public, data, self._web_safe)
         if held.confirm:
             if self._common.person is None:
                 raise NobodyToAsk("there is nobody to ask for consent")
@@ -271,6 +279,7 @@ class Keyring(Shared):
             confirm=limits.pop(Confirm, None) is not None,
             signatures=signatures.signatures if signatures else None,
             destinations=limits.pop(RestrictDestination, None),
+            digest=self._digest,
         )
         if limits:
             raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")

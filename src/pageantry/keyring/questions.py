@@ -69,7 +69,7 @@ def _request(verb: str, held: Held, data: bytes, path: Path, peer: Peer | None) 
     lines = [
         f"{who(peer)} {verb} with the key",
         f"  {_line(held.comment) or 'without a comment'}",
-        f"  {held.public.type} {held.public.fingerprint()}",
+        f"  {held.public.type} {held.fingerprint}",
         purpose(held, data, path),
     ]
     if forwarded := way(path, held.destinations):
