@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pageantry.constraints import Constraint
 
 UINT32 = st.integers(0, 2**32 - 1)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NAME = TEXT.filter(bool)
 KEYS = st.lists(st.builds(HostKey, st.binary(max_size=20), st.booleans()), min_size=1, max_size=3).map(tuple)
 ORIGIN = st.builds(Hop, st.just(""), NAME, KEYS) | st.just(Hop())
@@ -157,3 +157,22 @@ def mutated(wire: bytes) -> st.SearchStrategy[bytes]:
         st.integers(0, 4),
         st.binary(max_size=4),
     )
+
+
+@pytest.mark.parametrize("where", ["pair", "hop"])
+def test_what_is_reserved_in_a_destination_must_be_empty(where: str) -> None:
+    """It may come to limit a key further, which an agent that does not know it must not overlook."""
+    host = Writer().text("").text("host").string(b"x" if where == "hop" else b"")
+    host.string(b"key").boolean(False)
+    pair = Writer().string(Hop().encode()).string(bytes(host)).string(b"x" if where == "pair" else b"")
+    wire = bytes(Writer().string(bytes(Writer().string(bytes(pair)))))
+    with pytest.raises(WireError, match="not known"):
+        RestrictDestination.decode(wire)
+
+
+@pytest.mark.parametrize("name", ["user", "host"])
+def test_names_in_a_destination_have_no_zero_bytes(name: str) -> None:
+    names = {"user": "me", "host": "host"} | {name: "a\0b"}
+    limits = RestrictDestination(((Hop(), Hop(names["user"], names["host"], (HostKey(b"key", False),))),))
+    with pytest.raises(WireError, match="zero"):
+        limits.encode()

@@ -67,7 +67,7 @@ class Hop(Struct):
     def read(cls, reader: Reader) -> Hop:
         """A hop takes all of `reader`."""
         user, host = reader.text(), reader.text()
-        reader.string()
+        _nothing(reader)
         keys = tuple(_many(reader, HostKey.read))
         return cls(user, host, keys)
 
@@ -75,8 +75,8 @@ class Hop(Struct):
 class RestrictDestination(Struct):
     """The key may be used only along these (from, to) pairs of hops; an empty `from` is this machine.
 
-    Encoding raises `WireError` when a `from` has a user, when only one of its host and keys is there, or when a `to`
-    lacks either.
+    Encoding raises `WireError` when a `from` has a user, when only one of its host and keys is there, when a `to` lacks
+    either, or when a name has a zero byte.
     """
 
     name: ClassVar[str] = "restrict-destination-v00@openssh.com"
@@ -184,10 +184,16 @@ def _many(reader: Reader, read: Callable[[Reader], _Entry]) -> Iterator[_Entry]:
 def _read_pair(reader: Reader) -> tuple[Hop, Hop]:
     inner = Reader(reader.string())
     pair = Hop.decode(inner.string()), Hop.decode(inner.string())
-    inner.string()
+    _nothing(inner)
     inner.end()
     _check_pair(*pair)
     return pair
+
+
+def _nothing(reader: Reader) -> None:
+    """What is reserved must be empty: it may come to limit a key further, which nobody may overlook."""
+    if reader.string():
+        raise WireError("destination constraint with something in it that is not known")
 
 
 def _check_pair(origin: Hop, target: Hop) -> None:
@@ -195,3 +201,5 @@ def _check_pair(origin: Hop, target: Hop) -> None:
         raise WireError("destination constraint whose origin is not a host with its keys, or empty")
     if not (target.host and target.keys):
         raise WireError("destination constraint without a target host and its key")
+    if "\0" in origin.host + target.user + target.host:
+        raise WireError("destination constraint with a zero byte in a name")

@@ -144,6 +144,15 @@ def login(key: PublicKey, data: bytes) -> Login | None:
     return Login(user.decode("utf-8", "surrogateescape"), session_id, host_key)
 
 
+def check_limits(limits: RestrictDestination) -> None:
+    """Raise `WireError` for limits with a host's key that cannot be read: nobody knows what they were to allow."""
+    for pair in limits.pairs:
+        for hop in pair:
+            for key in hop.keys:
+                if not PublicKey(key.blob).known:
+                    raise UnsupportedKey(f"a destination with a host's key of unknown type for {hop.host[:64]!r}")
+
+
 def may_see(limits: RestrictDestination | None, path: Path, now: float | None = None) -> bool:
     """Whether a key with these limits is there at all for a connection: to be listed, removed or replaced.
 

@@ -13,6 +13,8 @@ from pageantry.constraints import (
     AssociatedCertificates,
     Confirm,
     Constraint,
+    Hop,
+    HostKey,
     Lifetime,
     MaxSign,
     OtherConstraint,
@@ -141,6 +143,8 @@ def test_a_key_that_is_added_anew_has_the_limits_that_it_comes_with_and_no_other
         [AssociatedCertificates(True, ())],
         [OtherConstraint("unknown@example.org", b"")],
         [SecurityKeyProvider("internal")],
+        [RestrictDestination(((Hop(), Hop("", "host", (HostKey(b"nonsense", False),))),))],
+        [RestrictDestination(((Hop(), Hop("", "host", (HostKey(b"\0\0\0\3new", False),))),))],
     ],
     ids=repr,
 )

@@ -334,6 +334,8 @@ def _by_kind(constraints: Iterable[Constraint]) -> dict[type, Any]:
     for constraint in constraints:
         if type(constraint) in limits:
             raise Refused(f"the constraint {type(constraint).__name__} is given twice")
+        if isinstance(constraint, RestrictDestination):
+            forwarding.check_limits(constraint)
         if constraint in (Lifetime(0), MaxSign(0)):
             raise Refused(f"{constraint} would allow nothing")
         limits[type(constraint)] = constraint
