@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -50,6 +51,22 @@ def until(path: Path) -> Callable[[], None]:
     return check
 
 
+@contextlib.contextmanager
+def standard_input(data: bytes) -> Iterator[None]:
+    """For the length of a `with`, our standard input is a pipe with this in it."""
+    before = os.dup(0)
+    output, input_ = os.pipe()
+    os.write(input_, data)
+    os.close(input_)
+    os.dup2(output, 0)
+    os.close(output)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
 def runs(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")
@@ -81,7 +98,8 @@ def test_it_is_asked_as_openssh_asks(script: Script, tmp_path: Path) -> None:
     question = "Allow it?\n  $(id) 'ä'"
     way = script(lines)
     home = os.environ.get("HOME", "")
-    way.confirm(question, patient)
+    with standard_input(b"this is another's"):
+        way.confirm(question, patient)
     *asked, group, pid = (tmp_path / "asked").read_text().splitlines()
     assert "\n".join(asked) == f"1|{question}|confirm|{home}|"
     assert group.strip() == pid
@@ -151,6 +169,11 @@ def test_a_program_that_does_not_start_asks_nobody(script: Script, tmp_path: Pat
             way.notify("Touch it")
     with pytest.raises(NobodyToAsk):
         script("").confirm("x" * 200_000, patient)
+
+
+def test_an_answer_that_is_too_long_is_refused(script: Script) -> None:
+    with pytest.raises(Refused, match=str(MAX_ANSWER)):
+        script(f"printf '%{MAX_ANSWER + 1}s' x").secret("Passphrase: ", patient)
 
 
 def test_a_program_that_prints_without_an_end_is_refused_and_killed(script: Script, tmp_path: Path) -> None:

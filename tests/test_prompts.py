@@ -39,7 +39,13 @@ cat $number.answer
 
     def open(self) -> dict[str, str]:
         """The questions that are there now, by the numbers of their programs."""
-        return {path.stem: path.read_text() for path in self.directory.glob("*.question")}
+        found = {}
+        for path in self.directory.glob("*.question"):
+            try:
+                found[path.stem] = path.read_text()
+            except FileNotFoundError:  # it has just ended
+                continue
+        return found
 
     def answer(self, question: str, answer: str) -> None:
         """Wait until exactly this is asked, and answer. An empty answer is no."""
@@ -230,6 +236,28 @@ def test_a_notice_is_over_when_closing_is_done(desk: Desk) -> None:
         wait_for(lambda: bool(desk.open()))
         person.close()
         assert desk.is_quiet()
+
+
+@pytest.mark.parametrize("closed", ["before", "while it is begun", "within", "after"])
+def test_a_notice_is_ended_once_whenever_closing_comes(closed: str) -> None:
+    ends: list[str] = []
+
+    class Slow(Askpass):
+        """Is closed at a moment that a real one cannot be made to wait for."""
+
+        def notify(self, text: str) -> Callable[[], object]:
+            if closed == "while it is begun":
+                person.close()
+            return lambda: ends.append(text)
+
+    person = Person([Slow("", {})])
+    if closed == "before":
+        person.close()
+    with person.notify("Touch it"):
+        if closed == "within":
+            person.close()
+    person.close()
+    assert ends == ([] if closed == "before" else ["Touch it"])
 
 
 def test_questions_leave_nothing(desk: Desk, leaves_nothing: Callable[..., None]) -> None:

@@ -218,9 +218,11 @@ attributes = termios.tcgetattr(0)
 os.tcsetpgrp(0, child)
 wait_for(hidden)
 os.tcsetpgrp(0, os.getpgrp())
+attributes[3] |= termios.NOFLSH
 termios.tcsetattr(0, termios.TCSANOW, attributes)
+wanted = mode()
 assert os.waitpid(child, os.WUNTRACED) == (child, 0)
-tell(os.read(output, 10_000).decode(), mode() == before)
+tell(os.read(output, 10_000).decode(), mode() == wanted)
 """
 
 
