@@ -81,7 +81,7 @@ def serve(
         keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=say_so)
         for path in files:
             _load(keyring, path)
-        return _listeners(addresses), keyring
+        return _listeners(addresses, new=bool(command)), keyring
 
     if command:
         agent_process.beside(command, begin)
@@ -121,8 +121,8 @@ def _person(log: Log | None, *, terminal: bool) -> Person:
     return Person(found)
 
 
-def _listeners(addresses: Sequence[str]) -> list[Listener]:
-    """What listens at all of them, or nothing and an error."""
+def _listeners(addresses: Sequence[str], *, new: bool) -> list[Listener]:
+    """What listens at all of them, or nothing and an error; without any at the usual place, or at a `new` one."""
     listeners: list[Listener] = []
     try:
         for address in addresses:
@@ -131,7 +131,7 @@ def _listeners(addresses: Sequence[str]) -> list[Listener]:
         for listener in listeners:
             listener.close()
         raise
-    return listeners or _unnamed()
+    return listeners or _unnamed(new=new)
 
 
 def _load(keyring: Keyring, path: str) -> None:
@@ -159,7 +159,7 @@ if sys.platform == "win32":
         except FileExistsError:
             raise Error(f"{address} is another program's", "choose another name, or end that program") from None
 
-    def _unnamed() -> list[Listener]:
+    def _unnamed(*, new: bool) -> list[Listener]:
         raise click.UsageError("Give --listen pipe:NAME.")
 
 else:
@@ -175,16 +175,27 @@ else:
             raise AddressError(f"nothing can be served at {address} yet", "use unix:PATH, or a path with a slash")
         return [unix_listener.listen(endpoint.where)]
 
-    def _unnamed() -> list[Listener]:
+    def _unnamed(*, new: bool) -> list[Listener]:
         """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""
-        from ..endpoints import activation, directories, places, unix_listener
+        from ..endpoints import activation, places, unix_listener
 
-        inherited = activation.inherited()
+        inherited = [] if new else activation.inherited()
         if inherited:
-            return list(inherited)
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        if runtime and os.path.isabs(runtime):
-            directory = os.path.join(runtime, "pageantry")
+            return [*inherited]
+        path = None if new else _usual_path()
+        return [unix_listener.listen(path or places.new_path(os.environ, say))]
+
+    def _usual_path() -> str | None:
+        """The path in the runtime directory, if there is one that is ours."""
+        from ..endpoints import directories
+
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        if not os.path.isabs(runtime):
+            return None
+        directory = os.path.join(runtime, "pageantry")
+        try:
             directories.make_private(directory)
-            return [unix_listener.listen(os.path.join(directory, "agent"))]
-        return [unix_listener.listen(places.new_path(os.environ, say))]
+        except (Error, OSError) as error:  # as after su(1), which keeps the variable
+            say(f"{error}; listening elsewhere")
+            return None
+        return os.path.join(directory, "agent")
