@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pageantry.errors import KeyFileError, WrongPassphrase
-from pageantry.keys.files import MAX_FILE, MAX_ROUNDS, KeyFile, certificate_beside, read, read_file
+from pageantry.keys.files import MAX_FILE, certificate_beside, parse, read, read_file
+from pageantry.keys.openssh import MAX_ROUNDS
 from pageantry.keys.pem import MAX_ITERATIONS
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
@@ -68,7 +69,7 @@ def public_of(path: str) -> PublicKey:
 
 
 def test_every_type_is_read(private: PrivateKey) -> None:
-    file = KeyFile.parse(outside(private.public.blob, private_part(private, b"me@h\xe9re")), "file")
+    file = parse(outside(private.public.blob, private_part(private, b"me@h\xe9re")), "file")
     assert not file.encrypted
     assert file.public == private.public
     assert file.decrypt() == file.decrypt(b"not needed") == (private, "me@h\udce9re")
@@ -79,7 +80,7 @@ def test_line_ends_and_what_stands_around_the_key_do_not_matter(private_keys: di
     key = private_keys["ssh-ed25519"]
     data = outside(key.public.blob, private_part(key))
     for variant in (data.replace(b"\n", b"\r\n"), b"\nBag Attributes\n" + data + b"\nmore\n", data.rstrip()):
-        assert KeyFile.parse(variant, "file").decrypt()[0] == key
+        assert parse(variant, "file").decrypt()[0] == key
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_header_that_says_the_wrong_thing_is_refused(
 ) -> None:
     key = private_keys["ssh-ed25519"]
     with pytest.raises(KeyFileError, match=message) as caught:
-        KeyFile.parse(outside(**{"public": key.public.blob, "inside": private_part(key)} | change), "some file")
+        parse(outside(**{"public": key.public.blob, "inside": private_part(key)} | change), "some file")
     assert str(caught.value).startswith("some file ")
     assert caught.value.hint
 
@@ -122,7 +123,7 @@ def test_an_inside_that_is_not_what_it_should_be_is_refused(private_keys: dict[s
         (b"samesame" + string(b"ssh-new1") + bytes(4), "unknown type"),
         (b"samesame", "announced"),
     ):
-        file = KeyFile.parse(outside(key.public.blob, broken), "file")
+        file = parse(outside(key.public.blob, broken), "file")
         with pytest.raises(KeyFileError, match=message) as caught:
             file.decrypt()
         assert not isinstance(caught.value, WrongPassphrase)
@@ -134,7 +135,7 @@ def test_a_number_of_rounds_that_would_never_end_is_refused(rounds: int, private
     options = string(b"s" * 16) + rounds.to_bytes(4, "big")
     data = outside(key.public.blob, bytes(128), cipher=b"aes256-ctr", kdf=b"bcrypt", options=options)
     with pytest.raises(KeyFileError, match=f"{rounds} rounds of bcrypt"):
-        KeyFile.parse(data, "file").decrypt(b"x")
+        parse(data, "file").decrypt(b"x")
 
 
 @pytest.mark.parametrize("options", [b"", string(b"") + b"\0\0\0\1", string(b"salt") + b"\0\0\0\1x"])
@@ -142,7 +143,7 @@ def test_broken_options_of_bcrypt_are_refused(options: bytes, private_keys: dict
     blob = private_keys["ssh-ed25519"].public.blob
     data = outside(blob, bytes(128), cipher=b"aes256-ctr", kdf=b"bcrypt", options=options)
     with pytest.raises(KeyFileError, match="cannot be read"):
-        KeyFile.parse(data, "file").decrypt(b"x")
+        parse(data, "file").decrypt(b"x")
 
 
 @given(st.data())
@@ -165,7 +166,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def look_at(data: bytes) -> None:
     try:
-        file = KeyFile.parse(data, "file")
+        file = parse(data, "file")
         key, _ = file.decrypt(b"" if file.encrypted else None)
     except KeyFileError as caught:
         error = caught
@@ -199,7 +200,7 @@ def look_at(data: bytes) -> None:
 )
 def test_what_is_no_private_key_is_called_by_its_name(data: bytes, message: str) -> None:
     with pytest.raises(KeyFileError, match=f"^some file {message}") as caught:
-        KeyFile.parse(data, "some file")
+        parse(data, "some file")
     assert caught.value.hint
 
 
@@ -270,10 +271,10 @@ def test_rounds_that_take_for_ever_are_not_begun(rounds: int, believed: bool) ->
     algorithm = der(0x30, der(0x06, b"pbes2"), der(0x30, der(0x30, der(0x06, b"pbkdf2"), cost)))
     file = armor(der(0x30, algorithm, der(0x04, bytes(16))), "ENCRYPTED PRIVATE KEY")
     if believed:
-        assert KeyFile.parse(file, "key").encrypted
+        assert parse(file, "key").encrypted
     else:
         with pytest.raises(KeyFileError, match="rounds of key derivation"):
-            KeyFile.parse(file, "key")
+            parse(file, "key")
 
 
 def test_a_file_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_a_file_that_is_far_too_long_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [ed25519.Ed25519PrivateKey.generate(), ed448.Ed448PrivateKey.generate()])
 def test_edwards_keys_in_pkcs8_are_read(key: Any, passphrase: bytes | None) -> None:
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    file = KeyFile.parse(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), "file")
+    file = parse(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), "file")
     assert file.encrypted == (passphrase is not None)
     read_key, comment = file.decrypt(passphrase)
     point = key.public_key().public_bytes_raw()
@@ -305,7 +306,7 @@ def test_edwards_keys_in_pkcs8_are_read(key: Any, passphrase: bytes | None) -> N
 @pytest.mark.parametrize("key", [x25519.X25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())])
 def test_a_key_that_ssh_does_not_use_is_refused(key: Any) -> None:
     with pytest.raises(KeyFileError, match="holds a kind of key that SSH does not use"):
-        KeyFile.parse(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "file")
+        parse(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "file")
 
 
 @pytest.mark.interop

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pageantry
 from pageantry.errors import KeyFileError, UnsupportedKey, WireError, WrongPassphrase
 from pageantry.keys import ppk
-from pageantry.keys.files import KeyFile, read
+from pageantry.keys.files import parse, read
 from pageantry.keys.ppk import MAX_LINES, MAX_MEMORY, MAX_PARALLELISM, MAX_SALT, MAX_WORK, write
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
@@ -54,7 +54,7 @@ def test_what_is_written_is_read(private_keys: dict[str, PrivateKey], certify: C
     passphrase = data.draw(st.none() | st.binary(min_size=1, max_size=40))
     end = data.draw(st.sampled_from((b"\n", b"\r\n", b"\r")))
     written = write(key, comment, passphrase, version).replace(b"\n", end)
-    file = KeyFile.parse(written + data.draw(st.sampled_from((b"", end))), "file")
+    file = parse(written + data.draw(st.sampled_from((b"", end))), "file")
     assert (file.encrypted, file.public, file.comment) == (passphrase is not None, key.public, comment)
     assert file.decrypt(passphrase) == (key, comment)
     for wrong in (passphrase + b"x", b"", None) if passphrase else ():
@@ -65,12 +65,12 @@ def test_what_is_written_is_read(private_keys: dict[str, PrivateKey], certify: C
 
 @given(st.binary(min_size=32, max_size=32))
 def test_any_ed25519_key_comes_back(seed: bytes) -> None:
-    assert KeyFile.parse(write(edwards(seed), "", None), "file").decrypt() == (edwards(seed), "")
+    assert parse(write(edwards(seed), "", None), "file").decrypt() == (edwards(seed), "")
 
 
 @given(st.text(max_size=20), st.sampled_from("\0\r\n"), st.text(max_size=20))
 def test_a_comment_stays_in_its_line(start: str, breaking: str, end: str) -> None:
-    file = KeyFile.parse(write(KEY, start + breaking + end, None), "file")
+    file = parse(write(KEY, start + breaking + end, None), "file")
     assert "\0" not in file.comment
     assert file.decrypt() == (KEY, file.comment)
     assert len(file.comment) == len(start + breaking + end)
@@ -78,7 +78,7 @@ def test_a_comment_stays_in_its_line(start: str, breaking: str, end: str) -> Non
 
 def test_a_comment_that_is_not_unicode_comes_back() -> None:
     assert b"\nComment: h\xe9\n" in write(KEY, "h\udce9", None)
-    assert KeyFile.parse(write(KEY, "h\udce9", None), "file").comment == "h\udce9"
+    assert parse(write(KEY, "h\udce9", None), "file").comment == "h\udce9"
 
 
 def test_an_empty_passphrase_is_none() -> None:
@@ -145,7 +145,7 @@ def test_a_line_that_says_the_wrong_thing_is_refused(old: bytes, new: bytes, mes
 
 def refused(data: bytes, message: str) -> None:
     with pytest.raises(KeyFileError, match=message) as caught:
-        KeyFile.parse(data, "some file")
+        parse(data, "some file")
     assert str(caught.value).startswith("some file cannot be read: ")
     assert caught.value.hint
     assert "\n" not in str(caught.value) + caught.value.hint
@@ -157,7 +157,7 @@ def test_every_line_must_be_there_once_in_its_place() -> None:
         for at in range(len(lines)):
             for changed in (lines[:at], lines[:at] + lines[at + 1 :], [*lines[: at + 1], *lines[at:]]):
                 with pytest.raises(KeyFileError):
-                    KeyFile.parse(b"\n".join(changed), "file").decrypt(SECRET)
+                    parse(b"\n".join(changed), "file").decrypt(SECRET)
         refused(whole + b"more", "more behind its MAC")
 
 
@@ -175,19 +175,19 @@ def test_damage_to_a_file_in_the_clear_is_not_called_a_wrong_passphrase(version:
     for old, new in ((b"Comment: me", b"Comment: you"), (b"AAAAIAAB", b"AAAAIBAB"), (b"Private-MAC: ", None)):
         changed = data.replace(old, new) if new else data[:-5] + bytes((data[-5] ^ 1,)) + data[-4:]
         with pytest.raises(KeyFileError, match=r"^file is damaged: its MAC") as caught:
-            KeyFile.parse(changed, "file").decrypt()
+            parse(changed, "file").decrypt()
         assert not isinstance(caught.value, WrongPassphrase)
         assert caught.value.hint
 
 
 def test_damage_to_an_encrypted_file_is_noticed() -> None:
-    assert KeyFile.parse(SEALED, "file").decrypt(SECRET)[1] == "test key encrypted"
+    assert parse(SEALED, "file").decrypt(SECRET)[1] == "test key encrypted"
     with pytest.raises(WrongPassphrase):
-        KeyFile.parse(SEALED.replace(b"test key", b"best key"), "file").decrypt(SECRET)
+        parse(SEALED.replace(b"test key", b"best key"), "file").decrypt(SECRET)
     private = SEALED.index(b"Private-Lines: 1\n") + len(b"Private-Lines: 1\n")
     changed = SEALED[:private] + (b"B" if SEALED[private] == ord("A") else b"A") + SEALED[private + 1 :]
     with pytest.raises(WrongPassphrase):
-        KeyFile.parse(changed, "file").decrypt(SECRET)
+        parse(changed, "file").decrypt(SECRET)
     refused(SEALED[:private] + b"AAAA" + SEALED[private + 64 :], "3 bytes are not whole blocks")
 
 
@@ -199,7 +199,7 @@ def test_a_private_part_that_is_none_is_refused(private_keys: dict[str, PrivateK
         ("ssh-rsa", bytes(Writer().mpint(1).mpint(2).mpint(3)), "announced"),
         ("ecdsa-sha2-nistp256", bytes(Writer().string(b"\xff")), "negative"),
     ):
-        file = KeyFile.parse(with_private_part(private_keys[kind], private), "file")
+        file = parse(with_private_part(private_keys[kind], private), "file")
         with pytest.raises(KeyFileError, match=message) as caught:
             file.decrypt()
         assert caught.value.hint
@@ -245,14 +245,14 @@ def with_line(data: bytes, name: str, value: object) -> bytes:
 @pytest.mark.parametrize("kind", ["Argon2id", "Argon2i", "Argon2d"])
 def test_a_cryptography_without_argon2_is_said(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(argon2, kind)
-    file = KeyFile.parse(with_line(SEALED, "Key-Derivation", kind), "file")
+    file = parse(with_line(SEALED, "Key-Derivation", kind), "file")
     with pytest.raises(KeyFileError, match=f"{kind} is not known to this Python's cryptography") as caught:
         file.decrypt(SECRET)
     assert "upgrade" in caught.value.hint
     if kind == "Argon2id":
         with pytest.raises(WireError, match="not known"):
             write(KEY, "me", SECRET)
-    assert KeyFile.parse(write(KEY, "me", SECRET, 2), "file").decrypt(SECRET) == (KEY, "me")
+    assert parse(write(KEY, "me", SECRET, 2), "file").decrypt(SECRET) == (KEY, "me")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a process from having memory")
@@ -286,7 +286,7 @@ def test_any_damage_is_noticed_or_harmless(private_keys: dict[str, PrivateKey], 
     end = start + data.draw(st.integers(0, 6))
     changed = whole[:start] + data.draw(st.binary(max_size=6)) + whole[end:]
     try:
-        file = KeyFile.parse(changed, "file")
+        file = parse(changed, "file")
         assert file.decrypt(SECRET) == (key, "me")
     except KeyFileError as error:
         assert str(error).startswith("file ")  # noqa: PT017
@@ -298,7 +298,7 @@ def test_any_damage_is_noticed_or_harmless(private_keys: dict[str, PrivateKey], 
 def test_any_bytes_are_read_or_refused(junk: bytes, at: int) -> None:
     for data in (b"PuTTY-User-Key-File-3: " + junk, CLEAR[:at] + junk, SEALED[:at] + junk):
         try:
-            KeyFile.parse(data, "file")
+            parse(data, "file")
         except KeyFileError:
             pass
 
@@ -309,9 +309,9 @@ def test_no_error_tells_of_the_private_key() -> None:
     for at in range(1, 9):
         for changed in (lines[:at] + lines[at + 1 :], [*lines[:at], lines[7], *lines[at:]]):
             with pytest.raises(KeyFileError) as caught:
-                KeyFile.parse(b"\n".join(changed), "file").decrypt()
+                parse(b"\n".join(changed), "file").decrypt()
             assert secret[:12] not in str(caught.value) + caught.value.hint
-    file = KeyFile.parse(CLEAR, "file")
+    file = parse(CLEAR, "file")
     assert repr(file) == "<KeyFile 'file'>"
 
 

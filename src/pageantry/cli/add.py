@@ -82,10 +82,10 @@ def _add(key: PrivateKey, comment: str, limits: list[Constraint], agent: Agent) 
 
 def _encrypted(path: str, limits: list[Constraint]) -> Iterator[Addition]:
     """The same without its private half."""
-    from ..keys.files import KeyFile, certificate_beside, read_file
+    from ..keys.files import certificate_beside, parse, read_file
 
     data = read_file(path)
-    file = KeyFile.parse(data, path)
+    file = parse(data, path)
     if not file.encrypted:
         raise Error(f"{path} is not encrypted", "add it without --encrypted, or give it a passphrase: ssh-keygen -p")
     if file.public is None:

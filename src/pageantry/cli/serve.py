@@ -136,11 +136,11 @@ def _listeners(addresses: Sequence[str], *, new: bool) -> list[Listener]:
 
 def _load(keyring: Keyring, path: str) -> None:
     """Hold the key of a file, and the same with the certificate beside it."""
-    from ..keys.files import KeyFile, certificate_beside, read_file
+    from ..keys.files import certificate_beside, parse, read_file
 
     data = read_file(path)
     keyring.add_encrypted(data, path)
-    public = KeyFile.parse(data, path).public
+    public = parse(data, path).public
     if public and (certificate := certificate_beside(path, public)):
         keyring.add_encrypted(data, path, certificate)
 

@@ -245,9 +245,9 @@ class Keyring(Shared):
     def _add_encrypted(
         self, file: bytes, comment: str, certificate: PublicKey | None, constraints: Iterable[Constraint]
     ) -> None:
-        from ..keys.files import KeyFile
+        from ..keys.files import parse
 
-        parsed = KeyFile.parse(file, f"the key file {comment}".rstrip())
+        parsed = parse(file, f"the key file {comment}".rstrip())
         comment = parsed.comment or comment
         if not parsed.encrypted:
             key, own = parsed.decrypt()

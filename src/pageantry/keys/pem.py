@@ -6,7 +6,7 @@ from binascii import Error as _Base64Error
 from binascii import a2b_base64
 
 from ..errors import KeyFileError, UnsupportedKey, WrongPassphrase
-from .files import KeyFile
+from .keyfile import KeyFile
 from .private import PrivateKey
 
 TYPE_CHECKING = False

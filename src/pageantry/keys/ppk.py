@@ -15,7 +15,7 @@ from binascii import a2b_base64, a2b_hex, b2a_base64
 
 from ..errors import KeyFileError, UnsupportedKey, WireError, WrongPassphrase
 from ..wire import Reader, Struct, Writer
-from .files import DAMAGED_HINT, KeyFile
+from .keyfile import DAMAGED_HINT, KeyFile
 from .private import PrivateKey
 from .public import PublicKey
 
