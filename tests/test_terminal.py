@@ -274,7 +274,10 @@ open(sys.argv[1], "w").write(ask(person.confirm, "Allow it?"))
 """
     process, terminal = pty.fork()
     if process == 0:
-        os.execv(sys.executable, [sys.executable, "-c", BEGINNING + program, str(tmp_path / "came")])
+        try:
+            os.execv(sys.executable, [sys.executable, "-c", BEGINNING + program, str(tmp_path / "came")])
+        finally:
+            os._exit(1)
     shown = b""
     while b"[y/N]" not in shown:
         shown += os.read(terminal, 1000)

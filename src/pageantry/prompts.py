@@ -123,7 +123,7 @@ class Person:
 
         def check() -> None:
             if self._closed:
-                raise NobodyToAsk("nobody is asked any more, as the agent ends")
+                raise NobodyToAsk("nobody is asked any more, as the agent ends", "start it again")
             if gone():
                 raise Disconnected("whoever wanted the answer has left", "have it wait for the answer")
             if monotonic() >= deadline:
