@@ -257,7 +257,10 @@ else:
         process, terminal = pty.fork()
         if process == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # which whoever runs the tests may have had ignored
-            os.execv(command[0], command)
+            try:
+                os.execv(command[0], command)
+            finally:
+                os._exit(127)  # or there would be two that run the tests
         shown = b""
         waiting = dict(typed)
         deadline = time.monotonic() + _SECONDS

@@ -80,6 +80,7 @@ def test_a_comment_or_a_user_cannot_write_lines_of_its_own_into_the_question(
     keyring.sign(KEY.public, userauth(KEY.public, b"session", "bob\n\u202ereversed", HOST.public))
     (question,) = person.questions
     assert len(question.splitlines()) == 4
+    assert len(keyring.held(KEY.public).label.splitlines()) == 1
     assert "\x1b" not in question
     assert "\u202e" not in question
 

@@ -54,6 +54,8 @@ def run(
     from .. import hardening, sessions
     from ..server import Server
 
+    if sys.platform != "win32":  # whoever started us may have it ignored: then no answer of an askpass could be known
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with _Wishes() as wishes:
             for line in hardening.protect():

@@ -28,9 +28,16 @@ if TYPE_CHECKING:
 #: The most keys at a time: OpenSSH's clients take no longer list for one (MAX_AGENT_IDENTITIES is 2048).
 MAX_KEYS: Final = 2048
 
+#: Characters of a name or comment that a person is shown.
+_MAX_TEXT: Final = 200
 _NEVER: Final = float("inf")
 #: Seconds that the keeper sleeps at most while something is due: its sleep does not see that the machine slept.
 _DOZE: Final = 60.0
+
+
+def line(text: str) -> str:
+    """`text` from anybody, cut, and without what could begin a line of its own, move a cursor or hide something."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MAX_TEXT])
 
 
 class Held:
@@ -86,8 +93,8 @@ class Held:
 
     @property
     def label(self) -> str:
-        """What to call it by: its comment and fingerprint."""
-        return f"{self.comment} ({self.fingerprint})" if self.comment else self.fingerprint
+        """What to call it by, in a line: its comment and fingerprint."""
+        return f"{line(self.comment)} ({self.fingerprint})" if self.comment else self.fingerprint
 
     @property
     def clear(self) -> bool:

@@ -7,6 +7,7 @@ import os
 from .. import forwarding
 from ..errors import WireError
 from ..wire import Reader
+from .holding import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 #: The most of a known_hosts file that is read, in bytes.
 _MAX_FILE: Final = 4 * 1024 * 1024
-#: Characters of a name or comment that a person is shown.
-_MAX_TEXT: Final = 200
 _SSHSIG: Final = b"SSHSIG"
 
 
@@ -30,17 +29,17 @@ def who(peer: Peer | None) -> str:
     """The process at the other end of a connection, such as "ssh (process 4123)"."""
     if peer is None or not peer.pid:
         return "a process that is not known"
-    program = _line(os.path.basename(peer.program))
+    program = line(os.path.basename(peer.program))
     return f"{program} (process {peer.pid})" if program else f"process {peer.pid}"
 
 
 def purpose(held: Held, data: bytes, path: Path) -> str:
     """What a signature is for, as far as what is to be signed tells, such as "to log in as bob at example.org"."""
     if login := forwarding.login(held.public, data):
-        return f"to log in as {_line(login.user)} at {_destination(login, path, held.destinations)}"
+        return f"to log in as {line(login.user)} at {_destination(login, path, held.destinations)}"
     if data.startswith(_SSHSIG):
         try:
-            return f"to sign a file or message in the namespace {_line(Reader(data[len(_SSHSIG) :]).text())}"
+            return f"to sign a file or message in the namespace {line(Reader(data[len(_SSHSIG) :]).text())}"
         except WireError:
             pass
     return "for something that is no login"
@@ -68,7 +67,7 @@ def opening(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
 def _request(verb: str, held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
     lines = [
         f"{who(peer)} {verb} with the key",
-        f"  {_line(held.comment) or 'without a comment'}",
+        f"  {line(held.comment) or 'without a comment'}",
         f"  {held.public.type} {held.fingerprint}",
         purpose(held, data, path),
     ]
@@ -79,7 +78,7 @@ def _request(verb: str, held: Held, data: bytes, path: Path, peer: Peer | None) 
 
 def host(key: PublicKey, limits: RestrictDestination | None) -> str:
     """A host by the names that the key's own limits or known_hosts have for it, and by the fingerprint of its key."""
-    name = _line(next(_limited_names(key, limits), "") or ", ".join(known_names(key)))
+    name = line(next(_limited_names(key, limits), "") or ", ".join(known_names(key)))
     fingerprint = f"{key.plain_type} {key.fingerprint()}"
     return f"{name} ({fingerprint})" if name else f"the host with the key {fingerprint}"
 
@@ -111,8 +110,3 @@ def known_names(key: PublicKey, path: str = "~/.ssh/known_hosts") -> list[str]:
     except OSError:
         pass
     return names[:3]
-
-
-def _line(text: str) -> str:
-    """`text` from anybody, cut, and without what could begin a line of its own, move a cursor or hide something."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MAX_TEXT])
