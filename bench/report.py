@@ -36,12 +36,17 @@ def show(results: list[Result]) -> None:
         )
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """What reads `json` and `quick` from the command line."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    made.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, the figures are noise")
+    return made
+
+
 def options(description: str) -> argparse.Namespace:
     """`json` and `quick`, from the command line."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, the figures are noise")
-    return parser.parse_args()
+    return parser(description).parse_args()
 
 
 def give(results: list[Result], as_json: bool) -> None:

@@ -19,6 +19,7 @@ if sys.platform != "win32":
 
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")]
 on_unix = pytest.mark.skipif(sys.platform == "win32", reason="it measures ssh-agent and UNIX sockets")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc, and chooses CPUs")
 on_windows = pytest.mark.skipif(sys.platform != "win32", reason="it measures what Windows alone has")
 
 
@@ -100,4 +101,42 @@ def test_exec_and_exposed_are_measured() -> None:
         "a program": True,
         "directly": False,
         "exposed": False,
+    }
+
+
+@on_linux
+def test_our_agent_is_measured_beside_that_of_openssh_and_judged() -> None:
+    found = run("agent.py")
+    kinds = {str(result["subject"]).partition(",")[0] for result in found if result["met"] is not None}
+    assert kinds == {
+        "Ed25519 signatures",
+        "lists of one key",
+        "a signature while another dawdles",
+        "a signature while another swamps it",
+        "a signature while another reads no reply",
+        "a signature while another floods it",
+        "a signature while another comes and goes",
+        "a connection and a list while another comes and goes",
+        "a list",
+        "peak memory",
+        "list of many keys",
+        "signature with the first of many keys",
+        "signature with the last of many keys",
+        "keys until one is refused",
+        "list until a key is refused",
+    }
+    refused = {result["subject"]: result["met"] for result in found if "refused" in str(result["subject"])}
+    assert refused == {"keys until one is refused": True, "list until a key is refused": True}
+
+
+@on_linux
+def test_our_agent_answers_rightly_whatever_fifty_clients_ask_at_once() -> None:
+    figures = {result["candidate"]: result["met"] for result in run("soak.py")}
+    assert figures.pop("answered, and rightly") is True
+    assert set(figures) == {
+        "rate",
+        "share of a processor",
+        "memory after a tenth",
+        "peak memory",
+        "memory after nine tenths",
     }
