@@ -64,16 +64,23 @@ def add(
         print_json([_as_json(agent, key, comment) for key, comment, _ in additions])
 
 
-def _opened(path: str, limits: list[Constraint]) -> Iterator[Addition]:
-    """The key in `path`, and the same with its certificate. For want of a comment, it has the path."""
+def opened(path: str, ask: Callable[[str], str]) -> list[tuple[PrivateKey, str]]:
+    """The key in `path` with its comment, and the same with the certificate beside it; `ask` is for the passphrase.
+
+    For want of a comment, it has the path. Raises `KeyFileError`, `WrongPassphrase`, what `ask` raises.
+    """
     from ..keys.files import certificate_beside, read
 
     file = read(path)
-    passphrase = read_secret(f"Passphrase for {path}: ").encode() if file.encrypted else None
+    passphrase = ask(f"Passphrase for {path}: ").encode() if file.encrypted else None
     key, comment = file.decrypt(passphrase)
     certificate = certificate_beside(path, key.public)
-    for one in [key, key.certified(certificate)] if certificate else [key]:
-        yield one.public, comment or path, partial(_add, one, comment or path, limits)
+    return [(one, comment or path) for one in ([key, key.certified(certificate)] if certificate else [key])]
+
+
+def _opened(path: str, limits: list[Constraint]) -> Iterator[Addition]:
+    for key, comment in opened(path, read_secret):
+        yield key.public, comment, partial(_add, key, comment, limits)
 
 
 def _add(key: PrivateKey, comment: str, limits: list[Constraint], agent: Agent) -> None:
@@ -104,13 +111,22 @@ def _add_encrypted(
     from ..wire import Writer
 
     blob = certificate.blob if certificate else b""
-    try:
-        agent.extension(ADD_ENCRYPTED, AddEncrypted(data, comment, blob, tuple(limits)).encode())
-    except Unsupported as error:
-        if limits or certificate or not data.startswith(b"PuTTY-User-Key-File-"):
-            hint = "pageantry's own agent does: pageantry serve; or add it without --encrypted"
-            raise Unsupported(f"{agent.address} takes no such file encrypted", hint) from error
-        agent.extension(ADD_PPK, bytes(Writer().string(data)))
+    requests = [(ADD_ENCRYPTED, AddEncrypted(data, comment, blob, tuple(limits)).encode())]
+    if data.startswith(b"PuTTY-User-Key-File-") and not (limits or certificate):
+        requests.append((ADD_PPK, bytes(Writer().string(data))))
+    for name, contents in requests:
+        try:
+            agent.extension(name, contents)
+            return
+        except Unsupported:
+            continue
+        except Refused as error:
+            hint = "its log says why; perhaps it takes the key without --encrypted"
+            raise Refused(f"{agent.address} refused to hold {comment} encrypted", hint) from error
+    raise Unsupported(
+        f"{agent.address} takes no such key encrypted",
+        "pageantry's own agent does, unless it is locked (pageantry serve); or add it without --encrypted",
+    )
 
 
 def _as_json(agent: Agent, key: PublicKey, comment: str) -> dict[str, object]:
@@ -141,17 +157,28 @@ def reencrypt(keys: tuple[str, ...], address: str | None, as_json: bool) -> None
     from ..wire import Reader, Writer
 
     with open_agent(address) as agent:
-        if keys:
-            chosen = [pick(agent.identities(), name) for name in keys]
-            for one in chosen:
-                agent.extension(REENCRYPT, bytes(Writer().string(one.key.blob)))
-                say(f"encrypted again: {one.fingerprint} {one.comment}")
-            left = None
-        else:
-            left = Reader(agent.extension(REENCRYPT_ALL)).uint32()
-            say(f"encrypted again: all keys that came so; {left} others are in the clear")
+        chosen = [pick(agent.identities(), name) for name in keys]
+        for one in chosen:
+            _reencrypt(agent, REENCRYPT, bytes(Writer().string(one.key.blob)), f"{one.fingerprint} {one.comment}")
+            say(f"encrypted again: {one.fingerprint} {one.comment}")
+        if not keys:
+            left = Reader(_reencrypt(agent, REENCRYPT_ALL, b"", "any of its keys")).uint32()
+            others = f"; {left} that came in the clear stay{'s' * (left == 1)} so" if left else ""
+            say(f"encrypted again: all keys that came encrypted{others}")
     if as_json:
         print_json({"agent": agent.address, "reencrypted": [one.fingerprint for one in chosen] if keys else None})
+
+
+def _reencrypt(agent: Agent, name: str, data: bytes, what: str) -> bytes:
+    """What the agent answers to that extension. Raises `Refused`, `Unsupported`."""
+    try:
+        return agent.extension(name, data)
+    except Unsupported as error:
+        hint = "pageantry's own agent can, unless it is locked, and so can Pageant"
+        raise Unsupported(f"{agent.address} cannot encrypt keys again", hint) from error
+    except Refused as error:
+        hint = "it can be done with keys that were added with --encrypted"
+        raise Refused(f"{agent.address} could not encrypt {what} again", hint) from error
 
 
 @click.command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from .common import agent_option, emit, json_option, open_agent, print_json, say
@@ -21,7 +23,7 @@ def keys(address: str | None, as_lines: bool, with_limits: bool, as_json: bool) 
     """List the keys that an agent holds. Their numbers serve as names for `sign` and `remove`.
 
     `pageantry agents` shows the keys of every agent. With --limits, pageantry's own agent tells for how long and for
-    what each key is good, and over which hosts each connection to it comes.
+    what each key is good, who else is connected, and over which hosts; Pageant tells which keys are encrypted.
 
     \b
     Examples:
@@ -31,7 +33,8 @@ def keys(address: str | None, as_lines: bool, with_limits: bool, as_json: bool) 
       pageantry keys --agent keys:~/.ssh/id_ed25519
     """
     if as_lines and with_limits:
-        raise click.UsageError("--public and --limits exclude each other.")
+        say("pageantry: --public and --limits exclude each other; give one of them")
+        sys.exit(2)
     with open_agent(address) as agent:
         identities = agent.identities()
         if with_limits:

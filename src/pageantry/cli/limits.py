@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 from ..constraints import RestrictDestination
 from ..errors import Refused, Unsupported, WireError
@@ -13,15 +14,25 @@ from .common import emit, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from ..agent import Agent
     from ..constraints import Hop
     from ..extensions import ConnectionState
 
+#: Units of time, and their seconds.
+_UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
 
 def report(agent: Agent) -> Report:
-    """What `agent` tells; of Pageant that is which keys are encrypted. Raises `Unsupported` for agents that cannot."""
+    """What `agent` tells, but for the connection that asks; of Pageant that is which keys are encrypted.
+
+    Raises `Unsupported` for agents that tell nothing, `Refused` for one that is of a later version.
+    """
     try:
-        return Report.decode(agent.extension(REPORT))
+        told = Report.decode(agent.extension(REPORT))
+        others = [one for one in told.connections if one.attempted or one.pid != os.getpid()]
+        return Report(told.keys, tuple(others))
     except Unsupported:
         pass
     except WireError as error:
@@ -30,7 +41,8 @@ def report(agent: Agent) -> Report:
         keys = ExtendedList.decode(agent.extension(LIST_EXTENDED)).keys
     except (Unsupported, WireError):
         raise Unsupported(
-            f"{agent.address} does not tell its keys' limits", "pageantry's own agent does: pageantry serve"
+            f"{agent.address} does not tell its keys' limits",
+            "pageantry's own agent does, unless it is locked: pageantry serve",
         ) from None
     states = (
         KeyState(one.blob, 0, 0, False, bool(one.flags & HAS_FILE), not one.flags & NOT_CLEAR, b"") for one in keys
@@ -46,7 +58,7 @@ def words(state: KeyState) -> list[str]:
     if state.seconds_left:
         lines.append(f"for {duration(state.seconds_left)} more")
     if state.signatures_left:
-        lines.append(f"for {state.signatures_left} signatures more")
+        lines.append(f"for {state.signatures_left} more signature{'s' * (state.signatures_left > 1)}")
     if state.encrypted:
         lines.append("encrypted, and open now" if state.clear else "encrypted: asks for its passphrase when it is used")
     return lines + [f"from {origin} to {target}" for origin, target in _pairs(state)]
@@ -77,21 +89,24 @@ def connection_as_json(connection: ConnectionState) -> dict[str, object]:
 
 
 def print_connection(connection: ConnectionState) -> None:
-    """A connection, and its hops in order."""
-    name = os.path.basename(connection.program) or "a process"
-    hops = [questions.host(PublicKey(hop.host_key), None) for hop in connection.hops]
-    path = " > ".join(("this computer", *hops)) if hops else "not proven" if connection.attempted else "this computer"
-    emit(f"  {name} ({connection.pid})" if connection.pid else f"  {name}", more=path)
+    """A connection, and below it the hosts over which it has come, in their order."""
+    name = printable(os.path.basename(connection.program))
+    process = f"process {connection.pid}" if connection.pid else "a process that is not known"
+    emit(f"  {name} ({process})" if name else f"  {process}")
+    if connection.attempted and not connection.hops:
+        emit("       over a host that did not prove which it is", dim=True)
+    for hop in connection.hops:
+        way = "over" if hop.forwarding else "to log in at"
+        emit(f"       {way} {questions.host(PublicKey(hop.host_key), None)}", dim=True)
 
 
 def duration(seconds: int) -> str:
-    """So many seconds as people say it, in its two largest units: "2 h 5 min"."""
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+    """So many seconds as people say it, in their largest unit and the next: "2 h 5 min"; the rest is left out."""
+    for (unit, size), (lesser, part) in pairwise(_UNITS):
+        if seconds >= size:
+            more = seconds % size // part
+            return f"{seconds // size} {unit}" + (f" {more} {lesser}" if more else "")
+    return f"{seconds} s"
 
 
 def _pairs(state: KeyState) -> list[tuple[str, str]]:

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 #: Lines that may wait for a terminal that is stopped, or a pipe that nobody reads. What comes then is left out.
 MAX_WAITING: Final = 1000
 
+#: Seconds between two looks whether a question is still wanted that waits for the log.
+_PAUSE: Final = 0.2
+#: Columns that the time of day takes, under which nothing else of a line stands.
+_INDENT: Final = " " * 9
+
 
 class Log:
     """Writes lines to standard error, from a thread of its own: a request is not to wait for whoever reads them.
 
-    Each begins with the time of day, but for systemd's journal, which has its own.
+    Each begins with the time of day, but for systemd's journal, which has its own. At a terminal, long ones are broken
+    between words.
     """
 
     def __init__(self) -> None:
-        self._timed = "JOURNAL_STREAM" not in os.environ
+        self._timed = not _is_journal()
+        self._broken = os.isatty(2)
         self._left_out = 0
         self._turn = threading.Lock()  # held while something else has the terminal
         self._waiting: Queue[str | None] = Queue(MAX_WAITING)
@@ -37,7 +44,7 @@ class Log:
     def say(self, line: str) -> None:
         """Write a line."""
         try:
-            self._waiting.put_nowait(f"{strftime('%H:%M:%S ') if self._timed else ''}{printable(line)}\n")
+            self._waiting.put_nowait(f"{strftime('%H:%M:%S ') if self._timed else ''}{printable(line)}")
         except Full:
             self._left_out += 1
 
@@ -56,9 +63,9 @@ class Log:
     def _write(self) -> None:
         while line := self._waiting.get():
             left_out, self._left_out = self._left_out, 0
-            if left_out:
-                line = f"({left_out} lines were left out here)\n{line}"
-            data = line.encode("utf-8", "backslashreplace")
+            text = f"({left_out} lines were left out here)\n" if left_out else ""
+            text += f"{_broken(line) if self._broken else line}\n"
+            data = text.encode("utf-8", "backslashreplace")
             try:
                 with self._turn:
                     while data:
@@ -75,13 +82,45 @@ class _Between:
         self._turn = turn
 
     def confirm(self, question: str, check: Callable[[], object]) -> None:
-        with self._turn:
+        self._wait(check)
+        try:
             self._way.confirm(question, check)
+        finally:
+            self._turn.release()
 
     def secret(self, question: str, check: Callable[[], object]) -> bytes:
-        with self._turn:
+        self._wait(check)
+        try:
             return self._way.secret(question, check)
+        finally:
+            self._turn.release()
 
     def notify(self, text: str) -> Callable[[], object]:
-        with self._turn:
-            return self._way.notify(text)
+        return self._way.notify(text)  # a line, which may stand beside a question
+
+    def _wait(self, check: Callable[[], object]) -> None:
+        """Have the terminal, as soon as the line is written that the log is at: it may be stopped (Ctrl-S)."""
+        while not self._turn.acquire(timeout=_PAUSE):
+            check()
+
+
+def _is_journal() -> bool:
+    """Whether standard error leads to systemd's journal: see JOURNAL_STREAM in systemd.exec(5), which is inherited."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _broken(line: str) -> str:
+    """A line in lines that a terminal has room for, unless it tells no width."""
+    from textwrap import fill
+
+    try:
+        columns = os.get_terminal_size(2).columns
+    except OSError:
+        return line
+    if columns < 2 * len(_INDENT):
+        return line
+    return fill(line, columns, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)

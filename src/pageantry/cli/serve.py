@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
 
+    from ..endpoints import Endpoint
     from ..keyring import Keyring
-    from ..prompts import Person
+    from ..prompts import Way
     from ..server import Listener
     from .log import Log
 
@@ -31,7 +32,8 @@ class _Serve(click.Command):
             end = args.index("--")
             args, ctx.meta[_COMMAND] = args[:end], args[end + 1 :]
             if not ctx.meta[_COMMAND] or not ctx.meta[_COMMAND][0]:
-                raise click.UsageError("There is no command behind --.", ctx)
+                say("pageantry: there is no command behind --; give one, or leave -- away")
+                ctx.exit(2)
         return super().parse_args(ctx, args)
 
 
@@ -55,11 +57,12 @@ def serve(
     """Be an agent, which keeps keys for other programs, until Ctrl-C or SIGTERM; with a COMMAND, as long as that runs.
 
     Each KEYFILE is held from the start, an encrypted one as it is: its passphrase is asked for when the key is first
-    used, at this terminal or by the program that SSH_ASKPASS names. Keys may be added at any time (pageantry add,
-    ssh-add, Pageant). The log on standard error tells who had what signed for whom.
+    used, by the program that SSH_ASKPASS names, else at this terminal. A COMMAND has that for itself, so there it is
+    asked for before the COMMAND starts. Keys may be added at any time (pageantry add, ssh-add, Pageant). The log on
+    standard error tells who had what signed for whom.
 
-    ADDRESS is unix:PATH or a path; launchd:NAME for a socket of launchd's. Without any, it is a socket that systemd
-    has handed over, or one in the runtime directory. The agent's own place is printed in the shell's words.
+    ADDRESS is unix:PATH or a path, launchd:NAME for a socket of launchd's, on Windows pipe:NAME. Without any, it is a
+    socket that systemd has handed over, or one in the runtime directory. The place is printed in the shell's words.
 
     \b
     Examples:
@@ -69,17 +72,22 @@ def serve(
       pageantry serve ~/.ssh/deploy -- git push
     """
     from ..keyring import Keyring
+    from ..prompts import Person, secret
     from . import agent_process
+    from .add import opened
     from .log import Log
 
     command = ctx.meta.get(_COMMAND)
     log = None if quiet or command else Log()  # a command has the terminal for itself
     say_so = log.say if log else None
+    ways = _ways(log, terminal=not command)
+    in_clear = [] if ways else [one for path in files for one in opened(path, secret)]  # nobody to ask later
 
     def begin() -> tuple[Sequence[Listener], Keyring]:
-        person = _person(log, terminal=not command)
-        keyring = Keyring(person, lifetime=lifetime, clear_after=clear_after, say=say_so)
-        for path in files:
+        keyring = Keyring(Person(ways), lifetime=lifetime, clear_after=clear_after, say=say_so)
+        for key, comment in in_clear:
+            keyring.add(key, comment)
+        for path in files if ways else ():
             _load(keyring, path)
         return _listeners(addresses, new=bool(command)), keyring
 
@@ -88,37 +96,48 @@ def serve(
     try:
         listeners, keyring = begin()
         places = [listener.path for listener in listeners]
-        agent_process.run(listeners, keyring, say_so, ready=lambda: _announce(places, as_json=as_json, quiet=quiet))
+        agent_process.run(listeners, keyring, say_so, ready=lambda: _announce(places, log, as_json=as_json))
+        if log:
+            log.say("ended; all keys are forgotten")
     finally:
         if log:
             log.close()
 
 
-def _announce(places: Sequence[str], *, as_json: bool, quiet: bool) -> None:
-    from shlex import quote
-
+def _announce(places: Sequence[str], log: Log | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"listens": places, "pid": os.getpid()})
     else:
-        click.echo(f"SSH_AUTH_SOCK={quote(places[0])}; export SSH_AUTH_SOCK;")
+        click.echo(_setting(places[0]))
     sys.stdout.flush()
-    if not quiet:
+    if log:
+        end = " until Ctrl-C" if sys.stderr.isatty() else ""
         for place in places:
-            say(f"serving an agent at {place}")
-        if sys.stderr.isatty():
-            say("Ctrl-C ends it")
+            log.say(f"listening at {place}{end}")
 
 
-def _person(log: Log | None, *, terminal: bool) -> Person:
-    """Whoever is asked, by a program or at the terminal, on which the log waits meanwhile."""
-    from ..prompts import Person, ways
+def _ways(log: Log | None, *, terminal: bool) -> list[Way]:
+    """The ways to ask a person while it runs: a program, then the terminal, on which the log waits meanwhile."""
+    from ..prompts import ways
 
     found = ways(os.environ, terminal=False)
     if terminal and sys.platform != "win32":
         from ..terminal import Terminal
 
         found.append(log.between(Terminal()) if log else Terminal())
-    return Person(found)
+    return found
+
+
+def _load(keyring: Keyring, path: str) -> None:
+    """Hold the key of a file as it is, and the same with the certificate beside it."""
+    from ..keys.files import certificate_beside, parse, read_file
+
+    data = read_file(path)
+    public = parse(data, path).public
+    certificate = certificate_beside(path, public) if public else None
+    keyring.add_encrypted(data, path)
+    if certificate:
+        keyring.add_encrypted(data, path, certificate)
 
 
 def _listeners(addresses: Sequence[str], *, new: bool) -> list[Listener]:
@@ -134,45 +153,50 @@ def _listeners(addresses: Sequence[str], *, new: bool) -> list[Listener]:
     return listeners or _unnamed(new=new)
 
 
-def _load(keyring: Keyring, path: str) -> None:
-    """Hold the key of a file, and the same with the certificate beside it."""
-    from ..keys.files import certificate_beside, parse, read_file
+def _endpoint(address: str, kind: str, use: str) -> Endpoint:
+    """The place of that kind that `address` names. Raises `AddressError` for any other, and says what to `use`."""
+    from ..endpoints import parse
 
-    data = read_file(path)
-    keyring.add_encrypted(data, path)
-    public = parse(data, path).public
-    if public and (certificate := certificate_beside(path, public)):
-        keyring.add_encrypted(data, path, certificate)
+    try:
+        endpoint = parse(address)
+    except AddressError as error:
+        raise AddressError(str(error), use) from None
+    if endpoint.kind != kind:
+        raise AddressError(f"an agent cannot be served at {address}", use)
+    return endpoint
 
 
 if sys.platform == "win32":
 
+    def _setting(place: str) -> str:
+        return f"$env:SSH_AUTH_SOCK = '{place}'"
+
     def _listen(address: str) -> list[Listener]:
         from .. import winpipe
-        from ..endpoints import parse
 
-        endpoint = parse(address)
-        if endpoint.kind != "pipe":
-            raise AddressError(f"nothing can be served at {address} yet", "use pipe:NAME")
+        endpoint = _endpoint(address, "pipe", "use pipe:NAME")
         try:
             return [winpipe.listen(endpoint.where)]
         except FileExistsError:
             raise Error(f"{address} is another program's", "choose another name, or end that program") from None
 
     def _unnamed(*, new: bool) -> list[Listener]:
-        raise click.UsageError("Give --listen pipe:NAME.")
+        raise AddressError("an agent has no usual place here yet", "give it one: --listen pipe:NAME")
 
 else:
 
+    def _setting(place: str) -> str:
+        from shlex import quote
+
+        return f"SSH_AUTH_SOCK={quote(place)}; export SSH_AUTH_SOCK;"
+
     def _listen(address: str) -> list[Listener]:
-        from ..endpoints import activation, parse, unix_listener
+        from ..endpoints import activation, unix_listener
 
         kind, colon, name = address.partition(":")
         if colon and kind == "launchd":
             return list(activation.launchd(name))
-        endpoint = parse(address)
-        if endpoint.kind != "unix":
-            raise AddressError(f"nothing can be served at {address} yet", "use unix:PATH, or a path with a slash")
+        endpoint = _endpoint(address, "unix", "use unix:PATH, or a path with a slash")
         return [unix_listener.listen(endpoint.where)]
 
     def _unnamed(*, new: bool) -> list[Listener]:
@@ -194,8 +218,13 @@ else:
             return None
         directory = os.path.join(runtime, "pageantry")
         try:
+            directories.check(runtime)  # after su(1), which keeps the variable, it is another user's
             directories.make_private(directory)
-        except (Error, OSError) as error:  # as after su(1), which keeps the variable
-            say(f"{error}; listening elsewhere")
-            return None
-        return os.path.join(directory, "agent")
+        except Error as error:
+            why = str(error)
+        except OSError as error:
+            why = f"cannot listen in {directory}: {error.strerror}"
+        else:
+            return os.path.join(directory, "agent")
+        say(f"{why}; listening elsewhere")
+        return None
