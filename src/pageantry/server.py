@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 from .errors import Error
 from .framing import Frames
+from .messages import Failure, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,15 +52,38 @@ _PAUSE: Final = 0.1
 #: Seconds after which it is said again that clients are hung up on for others.
 _QUIET: Final = 60.0
 
+_FAILURE: Final = frame(Failure().payload())
 
-def converse(frames: Frames, session: Session) -> None:
+
+def converse(frames: Frames, session: Session, say: Callable[[str], object] | None = None) -> None:
     """Have `session` answer the requests that come in `frames`, one after the other, to their end.
 
-    Raises `WireError` when the client talks nonsense, `AgentError` when `session` has no reply, OSError when the client
-    is too slow or has gone.
+    Raises `WireError` when the client talks nonsense, `Error` when `session` has no reply, OSError when the client is
+    too slow or has gone. Where `session` fails as no program should, the reply is FAILURE, if there is a `say` to tell.
     """
     while request := frames.next(IDLE_TIMEOUT):
-        frames.send(session.answer(request))
+        try:
+            reply = session.answer(request)
+        except Error:
+            raise
+        except Exception as error:
+            if say is None:
+                raise
+            say(f"a request failed, which is a fault of this program: {_fault(error)}")
+            reply = _FAILURE
+        frames.send(reply)
+
+
+def _fault(error: Exception) -> str:
+    """What was raised, and where; without its own words, in which there may be a secret."""
+    where = ""
+    trace = error.__traceback__
+    while trace:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if module.startswith(f"{__package__}."):
+            where = f" at {module}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}{where}"
 
 
 class _Served:
@@ -174,7 +198,7 @@ class Server:
 
     def _serve(self, served: _Served) -> None:
         try:
-            converse(served.frames, served.session)
+            converse(served.frames, served.session, self._tell)
         except Error as error:
             if not self._closed:
                 self._tell(f"a client was hung up on: {error}")

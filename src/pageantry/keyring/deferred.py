@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How often a passphrase is asked for before a request fails; a program that answers by itself would not tire.
 ATTEMPTS: Final = 3
+#: Seconds between two looks whether a client that waits for another's question is still there.
+_PAUSE: Final = 1.0
 
 
 def now() -> float:
@@ -92,7 +94,9 @@ class Deferred:
                 if opening is None:
                     mine = self._opening = _Opening()
                     break
-            opening.ended.wait()  # the other's question has a time-out
+            while not opening.ended.wait(_PAUSE):  # the other's question has a time-out
+                if gone():
+                    raise Disconnected("whoever was waiting for the passphrase has left")
             if not (self._signer or isinstance(opening.error, Disconnected)):
                 raise Refused(str(opening.error), opening.error.hint)
         try:

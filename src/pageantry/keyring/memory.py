@@ -13,7 +13,7 @@ from ..keys.signatures import Signer
 from ..messages import SessionBind
 from . import extending, hardware, questions
 from .deferred import Deferred
-from .holding import Held, Holding, listing
+from .holding import Held, Holding, line, listing
 from .locking import Locking
 
 TYPE_CHECKING = False
@@ -247,7 +247,7 @@ class Keyring(Shared):
     ) -> None:
         from ..keys.files import parse
 
-        parsed = parse(file, f"the key file {comment}".rstrip())
+        parsed = parse(file, f"the key file {line(comment)}".rstrip())
         comment = parsed.comment or comment
         if not parsed.encrypted:
             key, own = parsed.decrypt()
