@@ -46,6 +46,11 @@ if TYPE_CHECKING:
             """All connections."""
 
 
+#: How the files begin that can be held encrypted. PEM is none of them: it hides the public key, too; and a hostile one,
+#: which has to be opened to see that, can keep OpenSSL busy for minutes.
+_FORMATS: Final = (b"PuTTY-User-Key-File-", b"-----BEGIN OPENSSH PRIVATE KEY-----")
+
+
 def _query(_: Keys, data: bytes) -> bytes:
     Reader(data).end()
     return Query(NAMES).encode()
@@ -55,15 +60,21 @@ def _add_ppk(keys: Keys, data: bytes) -> bytes:
     reader = Reader(data)
     file = reader.string()
     reader.end()
-    keys.add_encrypted(file, "", None, ())
+    keys.add_encrypted(_possible(file), "", None, ())
     return b""
 
 
 def _add_encrypted(keys: Keys, data: bytes) -> bytes:
     request = AddEncrypted.decode(data)
     certificate = PublicKey(request.certificate) if request.certificate else None
-    keys.add_encrypted(request.file, request.comment, certificate, request.constraints)
+    keys.add_encrypted(_possible(request.file), request.comment, certificate, request.constraints)
     return b""
+
+
+def _possible(file: bytes) -> bytes:
+    if not file.startswith(_FORMATS):
+        raise Refused("only files of OpenSSH's and PuTTY's own formats can be held encrypted")
+    return file
 
 
 def _reencrypt(keys: Keys, data: bytes) -> bytes:
