@@ -124,7 +124,7 @@ def _add_encrypted(
             hint = "its log says why; perhaps it takes the key without --encrypted"
             raise Refused(f"{agent.address} refused to hold {comment} encrypted", hint) from error
     raise Unsupported(
-        f"{agent.address} takes no such key encrypted",
+        f"{agent.address} takes no such {'certificate' if certificate else 'key'} encrypted",
         "pageantry's own agent does, unless it is locked (pageantry serve); or add it without --encrypted",
     )
 
