@@ -1,0 +1,107 @@
+"""The command `serve` on Windows: at a named pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "win32":
+    pytest.skip("test_serve.py has UNIX", allow_module_level=True)
+
+from pageantry import winpipe
+
+from .serving import PASSPHRASE, PROGRAM, call, failed, lists, openssh, wait_for
+
+ENVIRON = dict(os.environ)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"pageantry-test-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+@contextlib.contextmanager
+def serving(name: str, *words: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """An agent at that pipe, and what it says first."""
+    with subprocess.Popen(
+        [*PROGRAM, "serve", "--listen", f"pipe:{name}", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+    ) as process:
+        assert process.stdout
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def test_it_serves_a_pipe_and_says_so_in_powershell_s_words(name: str, tmp_path: Path) -> None:
+    key = openssh(tmp_path / "key", 1)
+    with serving(name, tmp_path / "key") as (process, said):
+        assert said == f"$env:SSH_AUTH_SOCK = '\\\\.\\pipe\\{name}'\n"
+        done = call(ENVIRON, "keys", "--agent", f"pipe:{name}", "--json")
+        assert [one["fingerprint"] for one in json.loads(done.stdout)] == [key.fingerprint()]
+        done = call(ENVIRON, "keys", "--agent", f"pipe:{name}", "--limits")
+        assert key.fingerprint() in done.stdout
+        process.terminate()
+    wait_for(lambda: not winpipe.exists(name), "the pipe is left")
+
+
+def test_ctrl_break_ends_it_cleanly(name: str, wine: bool) -> None:
+    if wine:
+        pytest.skip("Wine has no console there that Ctrl-Break could come from")
+    with serving(name) as (process, _):
+        assert lists(f"pipe:{name}") == []
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+        assert process.stderr
+        assert process.stderr.read().endswith("ended; all keys are forgotten\n")
+        assert process.wait(30) == 0
+    assert not winpipe.exists(name)
+
+
+def test_a_command_has_an_agent_as_long_as_it_runs(name: str, tmp_path: Path) -> None:
+    openssh(tmp_path / "key", 1)
+    command = [*PROGRAM, "keys", "--json"]
+    done = call(ENVIRON, "serve", "--listen", f"pipe:{name}", tmp_path / "key", "--", *command)
+    assert [one["agent"] for one in json.loads(done.stdout)] == [f"pipe:{name}"]
+    assert done.returncode == 0
+    done = call(ENVIRON, "serve", "--listen", f"pipe:{name}", "--", sys.executable, "-c", "raise SystemExit(7)")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    wait_for(lambda: not winpipe.exists(name), "the pipe is left")
+
+
+def test_two_do_not_serve_one_pipe(name: str, wine: bool) -> None:
+    if wine:
+        pytest.skip("Wine lets anybody create a pipe's first instance a second time")
+    with serving(name):
+        assert failed(call(ENVIRON, "serve", "--listen", f"pipe:{name}")) == f"pipe:{name} is another program's"
+
+
+@pytest.mark.parametrize("address", ["pageant", "C:\\agent", "stdio:x", "agent"])
+def test_other_places_are_refused_in_words(address: str) -> None:
+    done = call(ENVIRON, "serve", "--listen", address)
+    assert address in failed(done) or repr(address) in failed(done)
+    assert done.stderr.splitlines()[1] == "  use pipe:NAME"
+
+
+def test_without_a_place_it_says_what_to_give() -> None:
+    done = call(ENVIRON, "serve")
+    assert failed(done) == "an agent has no usual place here yet"
+
+
+def test_a_passphrase_that_could_not_be_asked_for_later_is_asked_for_first(name: str, tmp_path: Path) -> None:
+    openssh(tmp_path / "sealed", 1, PASSPHRASE)
+    done = call(ENVIRON, "serve", "--listen", f"pipe:{name}", tmp_path / "sealed")
+    assert "Passphrase for" in failed(done)
+    assert not winpipe.exists(name)
