@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -209,6 +210,20 @@ def test_it_takes_over_the_socket_that_systemd_has_made(environ: Environ, home: 
     assert f"listening at {path}\n" in log
     assert not gone(path)  # it is systemd's
     assert not list((home / "run").iterdir())
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not installed")
+def test_systemd_starts_it_for_the_first_client(environ: Environ, home: Path) -> None:
+    path = home / "activated"
+    command = ["systemd-socket-activate", "-l", str(path), "-E", f"HOME={home}", *PROGRAM, "serve", str(home / "key")]
+    key = openssh(home / "key", 1)
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        wait_for(path.is_socket, "it does not listen")
+        assert held(str(path)) == [key]
+        process.terminate()
+        assert process.wait(30) == 0
+    assert path.is_socket()
 
 
 def test_what_systemd_hands_over_has_to_be_a_socket_of_unix(environ: Environ) -> None:
