@@ -27,6 +27,7 @@ if sys.platform == "win32":
 from pageantry import hardening
 from pageantry.endpoints import callers, directories, unix, unix_listener
 from pageantry.errors import Error
+from pageantry.keyring.questions import who
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -122,13 +123,13 @@ def test_ssh_add_comes_in_and_is_known_by_name(directory: Path) -> None:
         )
         connection = stack.enter_context(listener.accept())
         connection.settimeout(20)
-        who = str(connection.peer)
+        name = who(connection.peer)
         requests = stack.enter_context(connection.makefile("rb"))
         while requests.read(int.from_bytes(requests.read(4), "big")) != b"\x0b":
             connection.sendall(b"\0\0\0\x01\x05")
         connection.sendall(b"\0\0\0\x05\x0c\0\0\0\0")
         assert "no identities" in program.communicate(timeout=20)[0]
-    assert who == (f"ssh-add (process {program.pid})" if sys.platform == "linux" else f"process {program.pid}")
+    assert name == (f"ssh-add (process {program.pid})" if sys.platform == "linux" else f"process {program.pid}")
 
 
 def test_a_thousand_clients_at_once_each_come_in(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,15 +154,21 @@ def test_a_thousand_clients_at_once_each_come_in(directory: Path, monkeypatch: p
     assert unix_listener.BACKLOG >= 1000
 
 
-def test_a_client_that_has_left_again_keeps_nobody_waiting(directory: Path) -> None:
+def test_a_client_that_has_left_again_without_a_word_is_passed_over(directory: Path) -> None:
     with closing(unix_listener.listen(str(directory / "agent"))) as listener:
         connected(directory / "agent").close()
         with connected(directory / "agent") as client:
             client.sendall(b"!")
             with listener.accept() as first:
-                if first.recv(1) == b"":
-                    with listener.accept() as second:
-                        assert second.recv(1) == b"!"
+                assert first.recv(1) == b"!"
+
+
+def test_one_that_has_left_after_a_word_is_heard(directory: Path) -> None:
+    with closing(unix_listener.listen(str(directory / "agent"))) as listener:
+        with connected(directory / "agent") as client:
+            client.sendall(b"!")
+        with listener.accept() as first:
+            assert first.recv(2) == b"!"
 
 
 def test_closing_wakes_who_accepts(directory: Path) -> None:
@@ -325,9 +332,10 @@ def test_an_agent_that_answers_stays(directory: Path) -> None:
     path = directory / "agent"
     with closing(unix_listener.listen(str(path))) as listener:
         assert f"answers at {path} already (process {os.getpid()})" in left_alone(path)
-        with listener.accept() as probe:
-            assert probe.recv(1) == b""
-        connected(path).close()
+        with connected(path) as client:
+            client.sendall(b"!")
+            with listener.accept() as first:  # and not whoever looked, and left
+                assert first.recv(1) == b"!"
 
 
 def test_an_agent_whose_queue_is_full_stays(directory: Path) -> None:
@@ -469,6 +477,6 @@ def test_ssh_add_of_another_user_gets_no_answer(directory: Path) -> None:
             done = subprocess.run(["ssh-add", "-l"], env=environ, user=NOBODY, capture_output=True, text=True)
             assert (done.returncode == 0, done.stdout) == (False, "")
             assert ("Permission denied" in done.stderr) == (mode == 0o600)
-        connected(directory / "agent").close()
-        thread.join(20)
+        with connected(directory / "agent"):
+            thread.join(20)
     assert come == [os.getpid()]

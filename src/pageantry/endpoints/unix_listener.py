@@ -26,9 +26,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-#: How many clients can be connected before somebody accepts them. Linux grants 4096 unless told otherwise (its
-#: net.core.somaxconn); where less is granted, that is what there is, and further ones wait (Linux) or are refused.
-BACKLOG: Final = 4096
+#: How many clients can be connected before somebody accepts them; further ones wait, or are refused. So many may come at
+#: once; more would only be a longer queue behind somebody who comes and goes all the time.
+BACKLOG: Final = 1024
 
 #: How often a socket must refuse a connection until nobody listens there. Linux refuses none for another reason; the
 #: BSDs and macOS do when the queue is full.
@@ -68,7 +68,7 @@ class Listener:
     def accept(self) -> Connection:
         """The next client of ours; others', which only a system that ignores a socket's mode lets in, are hung up on.
 
-        Raises OSError; EBADF once this is closed.
+        Whoever has left again without a word is passed over, as that is cheap. Raises OSError; EBADF once this is closed.
         """
         with self._turn:
             while not self.closed:
@@ -79,7 +79,7 @@ class Listener:
                     continue
                 accepted.setblocking(True)
                 connection = Connection(socket.AF_UNIX, socket.SOCK_STREAM, 0, accepted.detach())
-                if _is_trusted(connection):
+                if _is_trusted(connection) and not _has_nothing_to_say(connection):
                     return connection
                 connection.close()
         raise OSError(errno.EBADF, "the socket was closed", self.path)
@@ -183,6 +183,14 @@ def _is_trusted(connection: Connection) -> bool:
         return False
     connection.peer = peer
     return peer is None or peer.uid in unix.trusted()
+
+
+def _has_nothing_to_say(connection: Connection) -> bool:
+    """Whether a client has closed its end without having sent anything."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except OSError:  # it has not spoken yet, or will not any more
+        return False
 
 
 def _possible(path: str) -> str:
