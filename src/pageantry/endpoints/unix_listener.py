@@ -26,8 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-#: How many clients can be connected before somebody accepts them; further ones wait, or are refused. So many may come at
-#: once; more would only be a longer queue behind somebody who comes and goes all the time.
+#: How many clients can be connected before somebody accepts them; further ones wait, or are refused. So many may come
+#: at once; more would only be a longer queue behind somebody who comes and goes all the time.
 BACKLOG: Final = 1024
 
 #: How often a socket must refuse a connection until nobody listens there. Linux refuses none for another reason; the
@@ -68,7 +68,7 @@ class Listener:
     def accept(self) -> Connection:
         """The next client of ours; others', which only a system that ignores a socket's mode lets in, are hung up on.
 
-        Whoever has left again without a word is passed over, as that is cheap. Raises OSError; EBADF once this is closed.
+        Whoever has left again without a word is passed over, which is cheap. Raises OSError; EBADF once this is closed.
         """
         with self._turn:
             while not self.closed:
