@@ -173,7 +173,7 @@ def recipes(kind: str) -> list[str]:
 
 
 def test_there_are_recipes() -> None:
-    assert (len(recipes("sh")), len(recipes("python"))) == (2, 5)
+    assert (len(recipes("sh")), len(recipes("python"))) == (2, 6)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_the_recipes_for_the_shell_run(sshd: Sshd, project: Path) -> None:
     assert done.stdout.strip() == socket.gethostname()
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_the_recipes_in_python_run(sshd: Sshd, project: Path, number: int) -> None:
     """As they stand, but for the port and the user, for which they have no configuration."""
     code = recipes("python")[number]
@@ -212,9 +212,9 @@ def test_the_recipes_in_python_run(sshd: Sshd, project: Path, number: int) -> No
             [sys.executable, "-c", code], cwd=project, env=environ, capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 0, done.stderr
-    if number == 0:
+    if number in (0, 1):
         assert (project / "project" / ".git").is_dir()
-    elif number == 1:  # which logs in nowhere, but signs
+    elif number == 2:  # which logs in nowhere, but signs
         shown = subprocess.run(
             ["ssh-keygen", "-lf", str(sshd.home / ".ssh" / "ed25519.pub")], capture_output=True, text=True, check=True
         )
