@@ -31,6 +31,7 @@ from pageantry.messages import (
     SignRequest,
     SignResponse,
     Success,
+    Unknown,
     Unlock,
     decode,
 )
@@ -140,6 +141,12 @@ def test_a_list_that_fits_into_no_message_fails(agent: Memory) -> None:
 @pytest.mark.parametrize("message", [Success(), Failure(), IdentitiesAnswer(()), AddSmartcardKey("card", b"1234")])
 def test_what_is_no_request_or_not_done_here_fails(agent: Memory, message: Message) -> None:
     assert asked(agent, message) == Failure()
+
+
+def test_there_are_no_keys_for_ssh_1_to_remove(agent: Memory) -> None:
+    agent.add(made())
+    assert [asked(agent, Unknown(number, b"")) for number in (8, 9, 10)] == [Failure(), Success(), Failure()]
+    assert len(agent.keys) == 1
 
 
 @settings(max_examples=300, deadline=None)

@@ -33,6 +33,7 @@ from .messages import (
     SignRequest,
     SignResponse,
     Success,
+    Unknown,
     Unlock,
     decode,
     frame,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 REPLY_TIMEOUT: Final = 120.0
 
 _LIST: Final = frame(RequestIdentities().payload())
+_REMOVE_ALL_SSH1: Final = 9
 _KNOWN_FLAGS: Final = int(SignFlags.RSA_SHA2_256 | SignFlags.RSA_SHA2_512)
 
 
@@ -219,6 +221,11 @@ def _extend(agent: Agent, request: Extension) -> Message:
     return ExtensionResponse(request.name, contents) if contents else Success()
 
 
+def _unknown(agent: Agent, request: Unknown) -> Message:
+    """SSH-1's keys are as good as removed, which Pageant's client wants to hear, and OpenSSH's agent says."""
+    return Success() if request.type == _REMOVE_ALL_SSH1 else Failure()
+
+
 #: What an agent does for each type of message. Nothing returned means SUCCESS.
 _ACTS: Final[dict[type[Message], Callable[[Agent, Any], Message | None]]] = {
     RequestIdentities: _list,
@@ -230,4 +237,5 @@ _ACTS: Final[dict[type[Message], Callable[[Agent, Any], Message | None]]] = {
     Lock: lambda agent, message: agent.lock(message.passphrase),
     Unlock: lambda agent, message: agent.unlock(message.passphrase),
     Extension: _extend,
+    Unknown: _unknown,
 }
