@@ -61,7 +61,7 @@ def test_the_shortest_and_the_longest_frame_are_answered(address: str) -> None:
         for kind in range(256):
             assert isinstance(asked(client, bytes((kind,))), REPLIES)
             longest = asked(client, bytes((kind,)) + b"\xff" * (MAX_MESSAGE - 1))
-            assert longest == Failure() or kind == 27
+            assert longest == Failure() or kind in (9, 27)  # SSH-1's keys are gone; an extension may fail as such
         assert asked(client, LIST) == IdentitiesAnswer(())
         signed = asked(client, SignRequest(KEY.public.blob, bytes(MAX_MESSAGE - 64)))
         assert signed == Failure()

@@ -55,7 +55,15 @@ def ppk(agent: Ours, kind: str, version: int = 3, *, encrypted: bool = False) ->
     path = agent.home / f"{kind}.{version}.{'encrypted' if encrypted else 'clear'}.ppk"
     if not path.exists():
         phrase = "phrase.txt" if encrypted else "empty.txt"
-        words = (*TYPES[kind], "-C", f"{kind} of PuTTY's", "--ppk-param", VERSIONS[version], "-o", path)
+        words: tuple[str | Path, ...] = (
+            *TYPES[kind],
+            "-C",
+            f"{kind} of PuTTY's",
+            "--ppk-param",
+            VERSIONS[version],
+            "-o",
+            path,
+        )
         agent.run("puttygen", "-q", *words, "--new-passphrase", agent.home / phrase)
     return path
 
