@@ -40,8 +40,10 @@ class _Serve(click.Command):
 @click.command(cls=_Serve, short_help="Be an agent, which keeps keys for other programs.")
 @click.argument("files", metavar="[KEYFILE]... [-- COMMAND...]", nargs=-1, type=click.Path())
 @click.option("--listen", "addresses", metavar="ADDRESS", multiple=True, help="Where to listen; can be repeated.")
-@click.option("-t", "--lifetime", metavar="TIME", callback=as_seconds, help="Forget keys after 90, 15m, 1h30m, …")
-@click.option("--clear-after", metavar="TIME", callback=as_seconds, help="Ask again for keys not used for so long.")
+@click.option(
+    "-t", "--lifetime", metavar="TIME", callback=as_seconds, help="Forget keys after 90 (seconds), 15m, 1h30m, …"
+)
+@click.option("--clear-after", metavar="TIME", callback=as_seconds, help="Ask again for keys unused for so long.")
 @click.option("-q", "--quiet", is_flag=True, help="Write no log.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON.")
 @click.pass_context
@@ -57,9 +59,9 @@ def serve(
     """Be an agent, which keeps keys for other programs, until Ctrl-C or SIGTERM; with a COMMAND, as long as that runs.
 
     Each KEYFILE is held from the start, an encrypted one as it is: its passphrase is asked for when the key is first
-    used, by the program that SSH_ASKPASS names, else at this terminal. A COMMAND has that for itself, so there it is
-    asked for before the COMMAND starts. Keys may be added at any time (pageantry add, ssh-add, Pageant). The log on
-    standard error tells who had what signed for whom.
+    used, by the program that SSH_ASKPASS names, else at this terminal (with a COMMAND, which has that for itself,
+    before it starts). Keys may be added at any time (pageantry add, ssh-add, Pageant). The log on standard error tells
+    who had what signed for whom.
 
     ADDRESS is unix:PATH or a path, launchd:NAME for a socket of launchd's, on Windows pipe:NAME. Without any, it is a
     socket that systemd has handed over, or one in the runtime directory. The place is printed in the shell's words.
