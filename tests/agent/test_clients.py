@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import pageantry
+from pageantry import server
 from pageantry.constraints import Confirm
 from pageantry.errors import Disconnected
 from pageantry.extensions import ADD_PPK
@@ -134,31 +136,71 @@ def test_questions_of_many_clients_end_with_them(address: str, keyring: Keyring,
     assert len(thinker.questions) < 40  # those that left were not asked for
 
 
-def test_a_client_that_leaves_while_its_wrong_passphrase_is_punished_is_forgotten(
-    address: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
-) -> None:
+#: Another process, which connects so often, sends something each time until nobody reads it, and stays.
+_HOSTILE = """
+import socket, sys
+address, times, data = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+connections = []
+for _ in range(times):
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(address)
+    one.setblocking(False)
+    try:
+        for _ in range(10_000):
+            one.send(data)
+    except BlockingIOError:
+        pass
+    connections.append(one)
+print("all have sent", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def hostile(address: str, times: int, data: bytes) -> Iterator[None]:
+    if sys.platform == "win32":
+        pytest.skip("what is hostile comes through a UNIX socket")
+    command = [sys.executable, "-c", _HOSTILE, address, str(times), data.hex()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"all have sent\n"
+        yield
+        process.communicate(timeout=30)
+
+
+def test_guesses_by_the_thousand_keep_nobody_from_unlocking(address: str, keyring: Keyring) -> None:
+    with connected(address) as owner:
+        assert asked(owner, Lock(b"right")) == Success()
+        with hostile(address, 50, frame(Unlock(b"wrong").payload())):
+            wait_for(lambda: keyring._common.locking._wrong, "nobody has guessed")
+            assert asked(owner, Unlock(b"right")) == Success()
+            serves_others(address)
+
+
+def test_guessers_who_leave_are_forgotten(address: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "PENALTY", 2.0)
     with connected(address) as owner:
         assert asked(owner, Lock(b"right")) == Success()
-        for _ in range(3):
-            with connected(address) as guesser:
-                guesser.sendall(frame(Unlock(b"wrong").payload()))
-        began = time.monotonic()
-        assert asked(owner, Unlock(b"right")) == Success()
-        serves_others(address)
-        assert time.monotonic() - began < 10
+        with hostile(address, 3, frame(Unlock(b"wrong").payload())):
+            wait_for(lambda: keyring._common.locking._wrong, "nobody has guessed")
         wait_for(lambda: len(keyring._common.views) == 1, "the guessers are still served")
-
-
-def test_guesses_by_the_hundred_keep_nobody_from_unlocking(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locking, "_SCRYPT", {"n": 2**10, "r": 8, "p": 1, "dklen": 32})
-    with connected(address) as owner, contextlib.ExitStack() as stack:
-        assert asked(owner, Lock(b"right")) == Success()
-        for number in range(100):
-            guesser = stack.enter_context(connected(address))
-            guesser.sendall(frame(Unlock(b"wrong %d" % number).payload()) * 50)
         assert asked(owner, Unlock(b"right")) == Success()
-        serves_others(address)
+    serves_others(address)
+
+
+def test_a_process_that_keeps_all_connections_busy_takes_none_from_others(
+    address: str, keyring: Keyring, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
+    list_ = frame(RequestIdentities().payload())
+    with connected(address) as mine:
+        assert asked(mine, AddIdentity(KEY, "x" * 1_000)) == Success()  # and it is idle from here on
+        with hostile(address, 40, list_), hostile(address, 5, list_):
+            for _ in range(10):
+                serves_others(address)
+            assert isinstance(asked(mine, SIGN), SignResponse)
+    assert "there is no room for all clients: one was hung up on for another" in said
+    wait_for(lambda: not keyring._common.views, "some are still served")
 
 
 FAULTS = [
