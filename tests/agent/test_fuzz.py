@@ -28,7 +28,7 @@ from pageantry.messages import (
 from pageantry.prompts import Person
 
 from ..exposure.upstream import connected
-from .people import Thinker, asked, serves_others
+from .people import PHRASE, Thinker, asked, serves_others
 from .requests import KEY, Parts, all_requests, number, string
 
 REPLIES = (Success, Failure, IdentitiesAnswer, SignResponse, ExtensionFailure, ExtensionResponse)
@@ -120,6 +120,7 @@ def test_every_request_gets_a_reply_and_others_are_served(
     serves_others(address)
     assert not [line for line in said if "fault" in line]
     assert all(len(line) < 2_000 for line in said)
+    assert not [line for line in said if PHRASE.decode() in line or "secret" in line]  # what is locked with
 
 
 @settings(max_examples=200, deadline=None)
