@@ -339,6 +339,22 @@ def test_whoever_leaves_while_another_has_its_turn_does_not_wait(helper: Helper,
     assert results == [signature()]
 
 
+def test_a_turn_is_not_waited_for_beyond_the_deadline(helper: Helper) -> None:
+    helper("request(); write(FRAME)")
+    made = SecurityKey(key(), "internal")
+    failed: list[str] = []
+
+    def sign() -> None:
+        failed.append(str(refusal(DeadlineExceeded, lambda: made.sign(DATA, timeout=0.5))))
+
+    waiting = threading.Thread(target=sign, daemon=True)
+    with securitykeys._turn:
+        waiting.start()
+        waiting.join(30)
+        assert failed == ["other signatures by a security key took too long"]
+    assert made.sign(DATA) == signature()
+
+
 @pytest.mark.parametrize(
     "lines",
     ["request(); write(FRAME)", "sys.exit(1)", "write(b'xxxx'); time.sleep(600)", "time.sleep(600)"],

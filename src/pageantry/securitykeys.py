@@ -116,8 +116,8 @@ class SecurityKey:
         gone: Callable[[], bool] = _never,
         timeout: float = TIMEOUT,
     ) -> bytes:
-        """A signature of `data` in SSH's form, within `timeout` seconds of its turn; `gone` says that nobody wants it
-        any more. `flags` of a request mean nothing to such keys.
+        """A signature of `data` in SSH's form, within `timeout` seconds, its turn waited for included; `gone` says that
+        nobody wants it any more. `flags` of a request mean nothing to such keys.
 
         Raises `PinWanted`, `Refused` (the device is not there, was not touched, will not), `Unsupported` (it cannot),
         `DeadlineExceeded`, `Disconnected` (gone, or the helper has ended), `BadReply`.
@@ -271,10 +271,13 @@ def _find_helper() -> str:
 
 def _exchange(helper: str, request: bytes, gone: Callable[[], bool], timeout: float) -> bytes:
     """The reply of a helper to `request`, without its length."""
+    deadline = monotonic() + timeout
     while not _turn.acquire(timeout=_PAUSE):
         _check_wanted(gone)
+        if monotonic() >= deadline:
+            raise DeadlineExceeded("other signatures by a security key took too long", "try again when they are done")
     try:
-        return _Run(helper, gone, monotonic() + timeout).ask(request)
+        return _Run(helper, gone, deadline).ask(request)
     finally:
         _turn.release()
 
