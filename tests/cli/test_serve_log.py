@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -179,6 +179,36 @@ def test_a_log_whose_reader_has_gone_stops_nobody(environ: Environ) -> None:
                 client.sign(KEY.public, b"data")
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_what_does_not_fit_into_a_pipe_that_waits_for_nobody_is_left_out_and_the_log_goes_on(environ: Environ) -> None:
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    with subprocess.Popen([*PROGRAM, "serve"], env=environ, stdout=subprocess.PIPE, stderr=writer) as process:
+        assert process.stdout
+        os.close(writer)
+        place = process.stdout.readline().decode().partition("=")[2].partition(";")[0]
+        read = b""
+
+        def goes_on() -> bool:
+            nonlocal read
+            client.sign(KEY.public, b"data")
+            with suppress(BlockingIOError):
+                read += os.read(reader, 100_000)
+            return b"lines were left out here" in read
+
+        try:
+            with pageantry.connect(place) as client:
+                client.add(KEY, "me@home")
+                for _ in range(3000):
+                    client.sign(KEY.public, b"data")
+                wait_for(goes_on, "nothing is written any more")
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            os.close(reader)
 
 
 def test_comments_cannot_play_tricks_on_whoever_reads_the_log(environ: Environ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from queue import Full, Queue
@@ -70,8 +71,10 @@ class Log:
                 with self._turn:
                     while data:
                         data = data[os.write(2, data) :]
-            except OSError:
-                return  # nobody will ever read it
+            except OSError as error:
+                if error.errno in (errno.EPIPE, errno.EBADF):
+                    return  # nobody will ever read it
+                self._left_out += left_out + 1  # the disk is full, or a pipe that does not wait for its reader
 
 
 class _Between:
