@@ -84,6 +84,19 @@ def test_machines_are_told_all_places(environ: Environ, home: Path) -> None:
     assert all(map(gone, places))
 
 
+def test_it_serves_without_a_standard_error(environ: Environ) -> None:
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *PROGRAM, "serve"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            place = process.stdout.readline().partition("=")[2].partition(";")[0]
+            assert lists(place) == []
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 def test_quiet_is_without_a_word(environ: Environ) -> None:
     with serving(environ, "-q") as agent:
         assert lists(agent.place) == []

@@ -101,6 +101,8 @@ def _mend_streams() -> None:
     """Let no stream be missing, as with `<&-`, and no character be one that it cannot show."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - open as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - see above
     if sys.stdout is None:
         raise Failure("there is no standard output to write to", f"send it to a file, or to {os.devnull}")
     for stream in (sys.stdout, sys.stderr):
