@@ -21,8 +21,10 @@ if sys.platform == "win32":
     pytest.skip("ssh-agent(1) is a program of UNIX", allow_module_level=True)
 
 import pageantry
+from pageantry.cli import ssh_agent
+from pageantry.cli.ssh_agent_words import Options
 from pageantry.endpoints import places
-from pageantry.errors import Unreachable
+from pageantry.errors import Error, Unreachable
 from pageantry.keys.files import read
 
 OURS = [sys.executable, "-m", "pageantry", "ssh-agent"]
@@ -355,6 +357,19 @@ def test_stale_sockets_are_removed_unless_they_are_to_stay(environ: Environ, hom
     with started(environ):
         assert (here.exists(), elsewhere.exists()) == (False, True)
     elsewhere.unlink()
+
+
+def test_it_starts_although_stale_sockets_cannot_be_removed(
+    environ: Environ, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise Error("cannot look into it")
+
+    monkeypatch.setattr(places, "remove_stale", fail)
+    monkeypatch.setattr(os, "environ", environ)
+    for listener in ssh_agent._listeners(Options([], "/bin/sh")):
+        listener.close()
+    assert "cannot look into it" in capsys.readouterr().err
 
 
 def test_stale_sockets_are_removed_by_themselves(environ: Environ, home: Path) -> None:

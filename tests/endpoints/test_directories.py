@@ -87,6 +87,23 @@ def test_where_none_can_be_made_the_system_says_why(tmp_path: Path) -> None:
         directories.make_private(str(tmp_path / "missing" / "new"))
 
 
+@pytest.mark.parametrize("given", [0o710, 0o750, 0o705, 0o1777])
+def test_one_that_others_can_keep_locked_is_waited_for_no_longer_than_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    monkeypatch.setattr(directories, "_TURN", 0.1)
+    tmp_path.chmod(given)
+    held = directories.lock(str(tmp_path))
+    try:
+        if given == 0o710:
+            with pytest.raises(Error, match="another program keeps"):
+                directories.lock(str(tmp_path))
+        else:
+            os.close(directories.lock(str(tmp_path)))
+    finally:
+        os.close(held)
+
+
 def test_several_may_make_it_at_once(tmp_path: Path) -> None:
     failed: list[Exception] = []
 

@@ -301,6 +301,7 @@ def test_nobody_looks_through_the_sockets_while_one_is_made(
     environ: dict[str, str], sockets: Sockets, ours: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directories, "_TURN", 0.1)
+    sockets.directory.chmod(0o700)
     sockets.add(f"{ours}abcdefghij")
     held = directories.lock(str(sockets.directory))
     try:

@@ -9,6 +9,7 @@ from functools import partial
 
 import click
 
+from ..errors import Error
 from . import Failure
 from .ssh_agent_words import Options, WrongWords, pid_of, removals, settings
 
@@ -152,7 +153,10 @@ if sys.platform != "win32":
         if options.count["T"]:
             return [unix_listener.listen(places.temporary_path(os.environ))]
         if not options.count["U"]:
-            _remove_stale(options)
+            try:
+                _remove_stale(options)
+            except Error as error:  # which is no reason not to start
+                say(f"sockets that nobody listens at any more stay: {error}")
         return [unix_listener.listen(places.new_path(os.environ, say))]
 
     def _is_activated(options: Options) -> bool:

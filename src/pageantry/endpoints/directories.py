@@ -66,7 +66,9 @@ def check(directory: str) -> None:
 def lock(directory: str) -> int:
     """Be the only one who puts sockets into a directory and takes them out, until the descriptor is closed.
 
-    It is the directory itself that is locked, so that nothing is left of it. Raises `Error`.
+    It is the directory itself that is locked, so that nothing is left of it. Where others can look into it, they can
+    keep it locked, too: then this goes on without. What makes a socket is exclusive by itself; only two of our own that
+    begin at the same path at the same moment could get into each other's way. Raises `Error`.
     """
     import fcntl
 
@@ -82,6 +84,8 @@ def lock(directory: str) -> int:
                 return descriptor
             except BlockingIOError:
                 if monotonic() >= deadline:
+                    if _others_may_read(os.fstat(descriptor)):
+                        return descriptor
                     raise
             sleep(_PAUSE)
     except OSError as error:
@@ -89,6 +93,10 @@ def lock(directory: str) -> int:
         if isinstance(error, BlockingIOError):
             raise Error(f"another program keeps {directory} locked", "let the agent listen elsewhere") from None
         raise Error(f"{directory} cannot be locked: {error.strerror}", "let the agent listen elsewhere") from None
+
+
+def _others_may_read(status: os.stat_result) -> bool:
+    return status.st_uid != os.geteuid() or bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _others_may_write(status: os.stat_result) -> bool:
