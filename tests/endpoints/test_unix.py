@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -175,16 +176,63 @@ def test_a_file_of_gnupgs_may_not_be_longer_than_gnupg_reads(listener: Path, dir
 
 def test_a_directory_that_everybody_may_change_is_not_trusted(listener: Path, directory: Path) -> None:
     directory.chmod(0o777)
-    assert "chmod o-w" in refused(listener).hint
+    assert "chmod go-w" in refused(listener).hint
     with tempfile.TemporaryDirectory(prefix="pgt", dir="/tmp") as elsewhere, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{elsewhere}/agent")
         server.listen()
         (directory / "link").symlink_to(f"{elsewhere}/agent")
-        assert "chmod o-w" in refused(directory / "link").hint
+        assert "chmod go-w" in refused(directory / "link").hint
         (directory / "redirect").write_text(f"%Assuan%\nsocket={elsewhere}/agent\n")
-        assert "chmod o-w" in refused(directory / "redirect").hint
+        assert "chmod go-w" in refused(directory / "redirect").hint
     directory.chmod(0o1777)  # as /tmp is
     connect(listener).close()
+
+
+@needs_root
+def test_a_directory_that_another_group_may_change_is_not_trusted(listener: Path, directory: Path) -> None:
+    for group, mode, trusted in (1, 0o775, False), (1, 0o1775, True), (1, 0o755, True), (os.getgid(), 0o775, True):
+        os.chown(directory, -1, group)
+        directory.chmod(mode)
+        if trusted:
+            connect(listener).close()
+        else:
+            assert "chmod go-w" in refused(listener).hint
+
+
+@pytest.fixture
+def foreign(directory: Path) -> Iterator[Path]:
+    """A socket of ours in a directory of ours, below one of another user's."""
+    path = directory / "theirs" / "ours" / "agent"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        os.chown(directory / "theirs", 1, 1)
+        yield path
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_below_another_user_s_directory_nothing_is_trusted(foreign: Path, directory: Path, mode: int) -> None:
+    (directory / "theirs").chmod(mode)
+    assert f"belongs to {unix.user(1)}" in str(refused(foreign))
+    (directory / "link").symlink_to(directory / "theirs" / "ours")
+    assert f"belongs to {unix.user(1)}" in str(refused(directory / "link" / "agent"))
+
+
+@needs_root
+@pytest.mark.parametrize(("mode", "trusted"), [(0o755, True), (0o1777, True), (0o777, False)])
+def test_where_users_cannot_be_told_apart_their_directories_are_taken_for_root_s(
+    foreign: Path, directory: Path, mode: int, trusted: bool
+) -> None:
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-Ur", "true"], capture_output=True).returncode:
+        pytest.skip("there can be no new user namespace here")
+    (directory / "theirs").chmod(mode)
+    code = "import sys; from pageantry.endpoints import unix; unix.look(sys.argv[1])"
+    command = ["unshare", "-Ur", sys.executable, "-c", code, str(foreign)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == trusted, done.stderr
+    assert trusted or "where others may replace it" in done.stderr
 
 
 def test_the_modes_of_windows_drives_mean_nothing(
@@ -192,7 +240,7 @@ def test_the_modes_of_windows_drives_mean_nothing(
 ) -> None:
     directory.chmod(0o777)
     monkeypatch.setattr(wsl, "version", lambda: 1)
-    assert "chmod o-w" in refused(listener).hint
+    assert "chmod go-w" in refused(listener).hint
     monkeypatch.setattr(wsl, "is_windows_drive", lambda path: path == str(directory))
     connect(listener).close()
 

@@ -244,7 +244,7 @@ def test_where_others_may_write_nobody_listens(directory: Path, mode: int) -> No
     directory.chmod(mode)
     assert "others may write" in str(refused(directory / "agent"))
     (directory / "deeper").mkdir(mode=0o700)
-    assert "chmod o-w" in refused(directory / "deeper" / "agent").hint
+    assert "chmod go-w" in refused(directory / "deeper" / "agent").hint
     directory.chmod(mode | stat.S_ISVTX)  # as /tmp is
     with closing(unix_listener.listen(str(directory / "agent"))), connected(directory / "agent"):
         pass

@@ -39,7 +39,7 @@ def make_private(path: str) -> None:
         raise Error(f"{path} is no directory", "move it out of the way")
     if status.st_uid != os.geteuid():
         raise Error(f"{path} belongs to {unix.user(status.st_uid)}, not to you", "use a directory of your own")
-    if _others_may_write(status):
+    if unix.others_may_write(status):
         raise Error(f"others may write in {path}", f"take that right away (chmod go-w {path})")
 
 
@@ -56,7 +56,7 @@ def check(directory: str) -> None:
             f"{directory} belongs to {unix.user(status.st_uid)}, who may replace what is in it",
             "name a path in a directory of yours",
         )
-    if not status.st_mode & stat.S_ISVTX and _others_may_write(status):
+    if not status.st_mode & stat.S_ISVTX and unix.others_may_write(status):
         raise Error(
             f"others may write in {directory}, and replace what is in it",
             f"take that right away (chmod go-w {directory}), or name a path in a directory of yours",
@@ -97,25 +97,3 @@ def lock(directory: str) -> int:
 
 def _others_may_read(status: os.stat_result) -> bool:
     return status.st_uid != os.geteuid() or bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
-
-
-def _others_may_write(status: os.stat_result) -> bool:
-    """Whether others than its owner may write in a directory.
-
-    Those of the owner's group may, unless the group is the user's own, as many Linuxes make one for each: there, a
-    umask of 002 is usual, and means nobody else. A system has no other group by a user's name.
-    """
-    if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid)
-
-
-def _is_own_group(gid: int) -> bool:
-    import grp
-    import pwd
-
-    try:
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return (user.pw_gid, user.pw_name) == (gid, group.gr_name) and {user.pw_name}.issuperset(group.gr_mem)

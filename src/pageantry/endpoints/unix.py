@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: What fits into sockaddr_un beside its NUL: 107 bytes on Linux, 103 on the BSDs and macOS.
 MAX_PATH: Final = 107 if sys.platform == "linux" else 103
 
+#: macOS' group of those who may become root; below what it can write, Homebrew's agents have their sockets.
+_ADMIN: Final = 80
+
 # macOS and FreeBSD; Python's socket module has no names for them
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 
@@ -134,7 +137,10 @@ def peer(connection: socket.socket) -> Peer | None:
 
 
 def _check_parents(path: str) -> None:
-    """Nobody else may be able to put something else in this one's place, nor in that of a link to it."""
+    """Nobody else may be able to put something else in this one's place, nor in that of a link to it.
+
+    So each directory above belongs to this user or to root, and others write in it only where it is sticky.
+    """
     parents: dict[str, None] = {}
     for place in (os.path.abspath(path), os.path.realpath(path)):
         while place != os.path.dirname(place):
@@ -142,14 +148,69 @@ def _check_parents(path: str) -> None:
             parents[place] = None
     for parent in parents:
         try:
-            mode = os.stat(parent).st_mode
+            status = os.stat(parent)
         except OSError as error:
             raise _unreachable(path, error, 0) from None
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not _is_windows(parent):
+        foreign = status.st_uid not in trusted() and not _is_unmapped(status.st_uid)
+        writable = not status.st_mode & stat.S_ISVTX and others_may_write(status)
+        if not (foreign or writable) or _is_windows(parent):
+            continue
+        if foreign:
             raise Unreachable(
-                f"{path} lies below {parent}, where every user may replace it",
-                f"take that right away (chmod o-w {parent}), or let the agent listen elsewhere",
+                f"{path} lies below {parent}, which belongs to {user(status.st_uid)}, who may replace it",
+                "let the agent listen in a directory of yours",
             )
+        raise Unreachable(
+            f"{path} lies below {parent}, where others may replace it",
+            f"take that right away (chmod go-w {parent}), or let the agent listen elsewhere",
+        )
+
+
+def others_may_write(status: os.stat_result) -> bool:
+    """Whether others than its owner may write in a directory.
+
+    Those of its group may, unless that is the user's own, as many Linuxes make one for each: there, a umask of 002 is
+    usual, and means nobody else. A system has no other group by a user's name. Nor do those count whose group is root's
+    own (as in some containers), nor whom macOS lets become root.
+    """
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _is_own_group(status.st_gid)
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether nobody is in a group who could not be this user anyway."""
+    import grp
+    import pwd
+
+    if sys.platform == "darwin" and gid == _ADMIN:
+        return True
+    try:
+        group = grp.getgrgid(gid)
+        for uid in (0, os.geteuid()):
+            owner = pwd.getpwuid(uid)
+            if (owner.pw_gid, owner.pw_name) == (gid, group.gr_name) and {owner.pw_name}.issuperset(group.gr_mem):
+                return True
+    except KeyError:  # some containers' users are in no list
+        pass
+    return False
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether that stands for all the users whom this process's user namespace has no numbers for: user_namespaces(7).
+
+    In many containers and sandboxes they include the system's root, so that /, /home and /tmp are theirs. Whose such a
+    directory is cannot be told; it is taken for root's, or no agent could be used there. Where the number is a user's
+    own, as it is outside of them, it is only that user's.
+    """
+    try:
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            stand_in = int(file.read())
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            mapped = [(int(first), int(count)) for first, _, count in map(str.split, file)]
+    except (OSError, ValueError):  # only Linux has such namespaces
+        return False
+    return uid == stand_in and not any(first <= uid < first + count for first, count in mapped)
 
 
 def _beginning(path: str) -> bytes:
