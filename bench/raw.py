@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,7 +65,8 @@ class Agent:
     def stay_on(self, cpus: set[int]) -> None:
         """Have all its threads run there."""
         for task in os.listdir(f"/proc/{self.pid}/task"):
-            os.sched_setaffinity(int(task), cpus)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(task), cpus)
 
 
 @contextmanager
@@ -168,6 +169,14 @@ def rsa_key(bits: int) -> PrivateKey:
 # Clients
 
 
+class Request(NamedTuple):
+    """What clients ask for: a frame, and the type byte of the reply; with `anew` over a connection of its own."""
+
+    frame: bytes
+    kind: int
+    anew: bool = False
+
+
 class Done(NamedTuple):
     """What some clients did together: replies per second, and how long one took in the median, in seconds."""
 
@@ -194,13 +203,10 @@ class Clients:
         for pid in self._pids:
             os.sched_setaffinity(pid, cpus)
 
-    def ask(self, path: str, request: bytes, kind: int, seconds: float, *, anew: bool = False) -> Done:
-        """Have all of them ask the agent there, at the same time and for so long; each reply has to be of that type.
-
-        With `anew`, each request has a connection of its own.
-        """
+    def ask(self, agent: Agent, request: Request, seconds: float) -> Done:
+        """Have all of them ask the agent, at the same time and for so long; other replies end this program."""
         for pipe in self._pipes:
-            pipe.send((path, request, kind, anew))
+            pipe.send((agent.path, request))
         for pipe in self._pipes:
             pipe.recv()
         began = time.perf_counter() + 0.005
@@ -215,7 +221,7 @@ def _client(pipe: Pipe) -> None:
     """What one of them does, until nobody tells it any more."""
     while True:
         try:
-            path, request, kind, anew = pipe.recv()
+            path, (request, kind, anew) = pipe.recv()
         except EOFError:
             return
         with connect(path) as connection:

@@ -10,7 +10,8 @@ import time
 
 import raw
 
-from pageantry.messages import Unlock, frame
+from pageantry.messages import AddIdentity, Unlock, frame
+from pageantry.wire import Writer
 
 assert sys.platform == "linux", "as raw.py has it"
 
@@ -80,6 +81,18 @@ def guess(path: str) -> None:
         raw.ask(connection, frame(Unlock(f"guess {number}".encode()).payload()))
 
 
+def inflate(path: str) -> None:
+    """Add RSA keys that are none, of numbers with a million bits."""
+    connection = raw.connect(path)
+    large = 2**960_000 - 1
+    writer = Writer().byte(AddIdentity.number).text("ssh-rsa")
+    for number in (2**2048 - 1, 65537, 3, 3, large, large):
+        writer.mpint(number)
+    request = frame(bytes(writer.text("none")))
+    while True:
+        raw.expect(raw.FAILURE, connection, request)
+
+
 #: What is measured while they act.
 ACTS = {
     "dawdles": dawdle,
@@ -87,4 +100,5 @@ ACTS = {
     "reads no reply": hoard,
     "floods it": flood,
     "comes and goes": come_and_go,
+    "adds huge numbers": inflate,
 }
