@@ -27,7 +27,7 @@ def protect() -> list[str]:
     if sys.platform == "win32":
         return [_READABLE]
     else:  # noqa: RET505 - so that type checkers know what is for which system
-        return [*_no_core(), *_no_tracing()]
+        return [*_no_core(), *hide()]
 
 
 def many_files(wanted: int = FILES) -> int:
@@ -61,8 +61,11 @@ if sys.platform != "win32":
             return [f"a core file may be left: {error}"]
         return []
 
-    def _no_tracing() -> list[str]:
-        """Keep other processes of this user from attaching to this one, and from reading its memory."""
+    def hide() -> list[str]:
+        """The part of `protect` that ends where this process becomes another program: what could not be done of that.
+
+        Other processes of this user cannot attach to this one, and on Linux it leaves no core file.
+        """
         import ctypes
 
         try:

@@ -67,6 +67,51 @@ def test_the_agent_ends_with_its_command_however_that_ends(environ: Environ) -> 
         wait_for(lambda: ended(pid, place), "the agent is left")
 
 
+#: Runs pageantry, and tells how well its memory is hidden (0: from all but root) when the second word is opened.
+_WATCH = """
+import ctypes, sys
+from pageantry.cli import main
+def look(event, arguments):
+    if event == "open" and arguments[0] == sys.argv[2]:
+        print("opened", ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), file=sys.stderr)
+sys.addaudithook(look)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who may read a process's memory")
+@pytest.mark.parametrize("words", [[], ["--", "true"]])
+@pytest.mark.parametrize("asks", [True, False])
+def test_keys_are_read_when_nobody_can_look_any_more(
+    environ: Environ, home: Path, words: list[str], asks: bool
+) -> None:
+    openssh(home / "key", 1)
+    if asks:
+        environ |= {"SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WATCH, "serve", str(home / "key"), *words],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+    assert [line for line in said.splitlines() if line.startswith("opened")] == ["opened 0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who may read a process's memory")
+def test_the_command_is_as_readable_as_any_and_may_leave_core_files(environ: Environ, home: Path) -> None:
+    openssh(home / "key", 1)
+    look = "import ctypes, resource; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(4))"
+    before = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+    done = call(environ, "serve", home / "key", "--", sys.executable, "-c", look)
+    assert (done.returncode, done.stdout) == (0, before)
+    assert before.startswith("1 ")
+
+
 @pytest.mark.parametrize("command", ["nothing/of/the/kind", "/"])
 def test_a_command_that_cannot_be_run_is_said_and_leaves_no_agent(environ: Environ, home: Path, command: str) -> None:
     assert command in failed(call(environ, "serve", "--", command))

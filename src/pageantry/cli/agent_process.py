@@ -38,36 +38,37 @@ _OVER: Final = 0
 
 
 def run(
-    listeners: Sequence[Listener],
-    keyring: Keyring,
+    begin: Begin,
     say: Callable[[str], object] | None = None,
     *,
     until: Callable[[], object] | None = None,
-    ready: Callable[[], object] | None = None,
+    ready: Callable[[Sequence[Listener]], object] | None = None,
 ) -> int:
-    """Serve `keyring` at `listeners` until a signal asks for the end or `until` returns; then put everything away.
+    """Serve the agent that `begin` gives until a signal asks for the end or `until` returns; then put everything away.
 
-    SIGINT, SIGTERM and SIGHUP (on Windows: Ctrl-C and Ctrl-Break) ask for the end, SIGUSR1 for that of all keys.
-    `ready` is called as soon as clients are served, `say` told what the server has to say. Returns the number of the
-    signal, or 0. For the main thread alone.
+    `begin` is called, and so keys are read, when nobody can read them from this process's memory any more. SIGINT,
+    SIGTERM and SIGHUP (on Windows: Ctrl-C and Ctrl-Break) ask for the end, SIGUSR1 for that of all keys. `ready` is
+    called with the places as soon as clients are served, `say` told what the server has to say. Returns the number of
+    the signal, or 0. For the main thread alone.
     """
     from .. import hardening, sessions
     from ..server import Server
 
     if sys.platform != "win32":  # whoever started us may have it ignored: then no answer of an askpass could be known
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for line in hardening.protect():
+        if say:
+            say(line)
+    hardening.many_files()
+    listeners, keyring = begin()
     try:
         with _Wishes() as wishes:
-            for line in hardening.protect():
-                if say:
-                    say(line)
-            hardening.many_files()
             server = Server(listeners, sessions.to(keyring), say)
             try:
                 if until:
                     wishes.watch(until)
                 if ready:
-                    ready()
+                    ready(listeners)
                 while (wish := wishes.next()) in _FORGETS:
                     keyring.forget()
                 return wish
@@ -241,15 +242,14 @@ else:
         """All that the child does."""
         from . import Failure
 
-        def ready() -> None:
+        def ready(listeners: Sequence[Listener]) -> None:
             _leave()
             os.write(tell, os.fsencode(listeners[0].path))
             os.close(tell)
 
         try:
             os.setsid()
-            listeners, keyring = begin()
-            run(listeners, keyring, say, until=until, ready=ready)
+            run(begin, say, until=until, ready=ready)
         except (Error, OSError, RuntimeError) as error:
             Failure(str(error), getattr(error, "hint", "")).show()
         finally:

@@ -73,6 +73,7 @@ def serve(
       pageantry serve -t 8h --clear-after 15m work.ppk
       pageantry serve ~/.ssh/deploy -- git push
     """
+    from .. import hardening
     from ..keyring import Keyring
     from ..prompts import Person, secret
     from . import agent_process
@@ -83,6 +84,8 @@ def serve(
     log = None if quiet or command else Log()  # a command has the terminal for itself
     say_so = log.say if log else None
     ways = _ways(log, terminal=not command)
+    if command and sys.platform != "win32":
+        hardening.hide()  # and no more: this process becomes the command, which may have its core files
     in_clear = [] if ways else [one for path in files for one in opened(path, secret)]  # nobody to ask later
 
     def begin() -> tuple[Sequence[Listener], Keyring]:
@@ -96,9 +99,7 @@ def serve(
     if command:
         agent_process.beside(command, begin)
     try:
-        listeners, keyring = begin()
-        places = [listener.path for listener in listeners]
-        agent_process.run(listeners, keyring, say_so, ready=lambda: _announce(places, log, as_json=as_json))
+        agent_process.run(begin, say_so, ready=lambda listeners: _announce(listeners, log, as_json=as_json))
         if log:
             log.say("ended; all keys are forgotten")
     finally:
@@ -106,7 +107,8 @@ def serve(
             log.close()
 
 
-def _announce(places: Sequence[str], log: Log | None, *, as_json: bool) -> None:
+def _announce(listeners: Sequence[Listener], log: Log | None, *, as_json: bool) -> None:
+    places = [listener.path for listener in listeners]
     if as_json:
         print_json({"listens": places, "pid": os.getpid()})
     else:

@@ -108,9 +108,8 @@ if sys.platform != "win32":
         log = Log() if options.count["d"] else None
         say = log.say if log else None
         activated = _is_activated(options)
-        listeners, keyring = _begin(options, say)
-        place = listeners[0].path
-        agent_process.run(listeners, keyring, say, ready=lambda: _show(options, place, os.getpid()))
+        begin = partial(_begin, options, say)
+        agent_process.run(begin, say, ready=lambda listeners: _show(options, listeners[0].path, os.getpid()))
         if log:
             log.close()
         sys.exit(0 if activated else 2)
