@@ -146,4 +146,4 @@ class Shared(Agent):
 
     @abstractmethod
     def listing(self) -> bytes:
-        """The payload of an IDENTITIES_ANSWER with `identities`: agents are asked for nothing as often."""
+        """The frame of an IDENTITIES_ANSWER with `identities`: agents are asked for nothing as often."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from time import monotonic
 
 from .errors import WireError
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 FRAME_TIMEOUT: Final = 30.0
 
 _CHUNK: Final = 64 * 1024
+#: Bytes that may be missing of a frame without further ado. Of frames that miss more, so many are gathered at a time:
+#: clients that never end theirs are not to take all memory.
+_LARGE: Final = 16 * 1024
+_large = threading.BoundedSemaphore(64)
 
 
 class Frames:
@@ -65,15 +70,30 @@ class Frames:
 
     def _rest(self, deadline: float) -> bytes:
         """The frame of which some bytes, or all and more, have come."""
-        while (missing := self._missing()) > 0:
-            piece = self._receive(deadline - monotonic())
-            if not piece:
-                return b""
-            self._kept += piece
+        if self._missing() < _LARGE:
+            missing = self._gather(deadline)
+        elif _large.acquire(timeout=max(0.0, deadline - monotonic())):
+            try:
+                missing = self._gather(deadline)
+            finally:
+                _large.release()
+        else:
+            raise TimeoutError
+        if missing > 0:
+            return b""
         end = len(self._kept) + missing
         whole = bytes(self._kept[:end])
         del self._kept[:end]
         return whole
+
+    def _gather(self, deadline: float) -> int:
+        """Have the whole frame, and what more has come. As `_missing`: above 0 where the other end was closed."""
+        while (missing := self._missing()) > 0:
+            piece = self._receive(deadline - monotonic())
+            if not piece:
+                break
+            self._kept += piece
+        return missing
 
     def _receive(self, seconds: float) -> bytes:
         """What comes next, within that time; empty at the end."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .constraints import Constraint
     from .keys.private import PrivateKey
-    from .wire import Rest, Secret
+    from .wire import Rest, Secret, SecretRest
 
     Constraints: TypeAlias = tuple[Constraint, ...]
 
@@ -232,10 +232,10 @@ class Unlock(Message, number=23):
 
 
 class Extension(Message, number=27):
-    """A request of this name; what `contents` are is the extension's own business."""
+    """A request of this name; what `contents` are is the extension's own business, and may be a whole key file."""
 
     name: str
-    contents: Rest = b""
+    contents: SecretRest = b""
 
 
 class ExtensionFailure(Message, number=28):

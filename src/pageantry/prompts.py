@@ -44,6 +44,8 @@ TIMEOUT: Final = 120.0
 #: Questions that may wait for the one that is being asked. Each holds a thread and a client, and nobody answers more
 #: than that one after the other: it is a program that asks for them.
 MAX_WAITING: Final = 16
+#: And questions of one process, which is not to keep others from being heard.
+MAX_OF_ONE: Final = 4
 
 #: Seconds between two looks whether anybody still waits for the answer.
 _PAUSE: Final = 0.2
@@ -66,23 +68,24 @@ class Person:
         self._ways = ways
         self._timeout = timeout
         self._changed = threading.Condition()
-        self._queue: list[object] = []  # the first is being asked
+        self._queue: list[tuple[object, object]] = []  # tickets, and for whom they are; the first is being asked
         self._notices: list[Callable[[], object]] = []
         self._closed = False
 
-    def confirm(self, question: str, gone: Callable[[], bool] = never) -> None:
+    def confirm(self, question: str, gone: Callable[[], bool] = never, asker: object = None) -> None:
         """Return when the person has agreed to `question`, which may be of several lines.
 
         Raises `Refused`; `DeadlineExceeded` when nobody answers in time; `NobodyToAsk` when none of the ways can be
-        used, or this is closed; `Disconnected` when `gone` says that the client has left that it is asked for.
+        used, or this is closed; `Disconnected` when `gone` says that the client has left that it is asked for. `asker`
+        tells the processes apart that questions are asked for, of which none has more than `MAX_OF_ONE`.
         """
         text = printable(question)
-        self._ask(lambda way, check: way.confirm(text, check), gone)
+        self._ask(lambda way, check: way.confirm(text, check), gone, asker)
 
-    def secret(self, question: str, gone: Callable[[], bool] = never) -> str:
+    def secret(self, question: str, gone: Callable[[], bool] = never, asker: object = None) -> str:
         """What the person types, unseen. Raises what `confirm` raises."""
         text = printable(question)
-        typed = self._ask(lambda way, check: way.secret(text, check), gone)
+        typed = self._ask(lambda way, check: way.secret(text, check), gone, asker)
         try:
             return typed.decode(sys.getfilesystemencoding())
         except UnicodeDecodeError:  # which would show it
@@ -118,7 +121,7 @@ class Person:
         with self._changed:
             self._changed.wait_for(lambda: not self._queue, _CLOSING)
 
-    def _ask(self, ask: Callable[[Way, Callable[[], object]], _T], gone: Callable[[], bool]) -> _T:
+    def _ask(self, ask: Callable[[Way, Callable[[], object]], _T], gone: Callable[[], bool], asker: object) -> _T:
         deadline = monotonic() + self._timeout
 
         def check() -> None:
@@ -129,7 +132,7 @@ class Person:
             if monotonic() >= deadline:
                 raise DeadlineExceeded(f"nobody answered within {self._timeout:g} s", "try again, and answer in time")
 
-        with self._turn(check):
+        with self._turn(check, asker):
             why = []
             for way in self._ways:
                 check()
@@ -144,12 +147,14 @@ class Person:
             )
 
     @contextmanager
-    def _turn(self, check: Callable[[], object]) -> Iterator[None]:
+    def _turn(self, check: Callable[[], object], asker: object) -> Iterator[None]:
         """Wait until nobody else is asked. Raises what `check` raises, `Refused` if too many wait."""
-        ticket = object()
+        ticket = object(), asker
         with self._changed:
             if len(self._queue) > MAX_WAITING:
                 raise Refused(f"{MAX_WAITING} questions wait for an answer already", "answer them first")
+            if asker is not None and sum(asker == other for _, other in self._queue) >= MAX_OF_ONE:
+                raise Refused(f"{MAX_OF_ONE} questions of the same process wait for an answer", "answer them first")
             self._queue.append(ticket)
         try:
             while True:

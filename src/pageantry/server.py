@@ -7,6 +7,7 @@ server.close()
 from __future__ import annotations
 
 import threading
+from _thread import start_new_thread
 from time import monotonic, sleep
 
 from .errors import Error
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 #: Seconds that a client may leave its connection unused. Clients that forget theirs must not take all there can be.
 IDLE_TIMEOUT: Final = 3600.0
 #: Connections at the same time; each takes a thread, some 20 KB, and up to two descriptors. For a further one, the
-#: process that has most of them loses the one that it has left unused for longest.
+#: process that has most of them loses the one that it has left unused for longest; or its first, if it keeps all busy.
 MAX_CONNECTIONS: Final = 2048
 #: Seconds that closing waits for answers that are under way.
 GRACE: Final = 5.0
@@ -89,11 +90,12 @@ def _fault(error: Exception) -> str:
 class _Served:
     """A connection that is being served, by a thread."""
 
-    def __init__(self, connection: Connection, session: Session, serve: Callable[[_Served], None]) -> None:
+    def __init__(self, connection: Connection, session: Session) -> None:
         self.frames = Frames(connection)
         self.session = session
         self.pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
-        self.thread = threading.Thread(target=serve, args=(self,), name="pageantry", daemon=True)
+        #: set when nothing of it is left
+        self.ended = threading.Event()
 
     def hang_up(self) -> None:
         """Have its thread end."""
@@ -134,54 +136,60 @@ class Server:
         self._closed = True
         for listener in self._listeners:
             listener.close()
+        deadline = monotonic() + GRACE
         for thread in self._accepting:
-            thread.join()
+            thread.join(max(0.0, deadline - monotonic()))
         with self._gate:
             served = list(self._served)
             for one in served:
                 one.hang_up()
                 one.session.shutdown()
-        deadline = monotonic() + GRACE
         for one in served:
-            one.thread.join(max(0.0, deadline - monotonic()))
+            one.ended.wait(max(0.0, deadline - monotonic()))
 
     def _accept(self, listener: Listener) -> None:
         while not listener.closed:
             try:
-                connection = listener.accept()
-            except OSError:
+                self._begin(listener.accept())
+            except Exception:  # noqa: BLE001 - for want of descriptors, threads or memory: others are not to end it
                 if not listener.closed:
                     self._make_room()
                     sleep(_PAUSE)
-                continue
-            if len(self._served) >= MAX_CONNECTIONS and not self._make_room():
-                connection.close()
-                self._tell(f"a client was turned away: {MAX_CONNECTIONS} are connected, and none of them is idle")
-                continue
-            served = _Served(connection, self._open_session(connection), self._serve)
-            with self._gate:
-                self._served[served] = None
-            try:
-                served.thread.start()
-            except RuntimeError:
-                self._end(served)
-                self._tell("a client was turned away: the system gives no more threads")
 
-    def _make_room(self) -> bool:
-        """Hang up on a client that has been idle, of the process that has most; whether there was one."""
+    def _begin(self, connection: Connection) -> None:
+        """Serve a connection. Raises RuntimeError when the system gives no more threads, MemoryError and the like."""
+        if len(self._served) >= MAX_CONNECTIONS:
+            self._make_room()
+        try:
+            served = _Served(connection, self._open_session(connection))
+        except BaseException:
+            connection.close()
+            raise
+        with self._gate:
+            self._served[served] = None
+        try:
+            # threading.Thread would wait until the thread runs, which is for ever if it has no memory to
+            start_new_thread(self._serve, (served,))
+        except BaseException:
+            self._end(served)
+            raise
+
+    def _make_room(self) -> None:
+        """Hang up on a client of the process that has most: the one that is idle for longest, or else the oldest."""
         with self._gate:
             most: dict[int | None, int] = {}
             for one in self._served:
                 most[one.pid] = most.get(one.pid, 0) + 1
-            idle = [(-most[one.pid], since, one) for one in self._served if (since := one.frames.idle_since)]
-            if idle:
-                victim = min(idle, key=lambda one: one[:2])[2]
-                del self._served[victim]
-                victim.hang_up()
-        if idle and monotonic() > self._quiet_until:  # a flood of clients is to be no flood of lines
+            never = float("inf")
+            order = [(-most[one.pid], one.frames.idle_since or never) for one in self._served]
+            if not order:
+                return
+            victim = list(self._served)[order.index(min(order))]
+            del self._served[victim]
+            victim.hang_up()
+        if monotonic() > self._quiet_until:  # a flood of clients is to be no flood of lines
             self._quiet_until = monotonic() + _QUIET
-            self._tell(f"{MAX_CONNECTIONS} clients are connected: one that was idle was hung up on for another")
-        return bool(idle)
+            self._tell("there is no room for all clients: one was hung up on for another")
 
     def _end(self, served: _Served) -> None:
         """Let go of a connection and its session."""
@@ -189,6 +197,7 @@ class Server:
             self._served.pop(served, None)
         served.frames.connection.close()
         served.session.close()
+        served.ended.set()
 
     def _tell(self, line: str) -> None:
         try:

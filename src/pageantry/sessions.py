@@ -175,7 +175,7 @@ class View:
     def answer(self, request: bytes) -> bytes:
         """See `Session`."""
         if request == _LIST:  # which comes before every login, so it has a short way
-            return frame(self._agent.listing())
+            return self._agent.listing()
         return frame(answer(self._agent, request[4:]))
 
     def shutdown(self) -> None:

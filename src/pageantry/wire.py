@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     #: A `bytes` field that `repr` does not show.
     Secret: TypeAlias = bytes
-    #: A `bytes` field without a length, up to the end of the message.
+    #: A `bytes` field without a length, up to the end of the message; and one that `repr` does not show.
     Rest: TypeAlias = bytes
+    SecretRest: TypeAlias = bytes
     #: An `int` field of one byte.
     Byte: TypeAlias = int
 else:
@@ -155,6 +156,7 @@ CODECS: dict[str, tuple[Callable[[Reader], Any], Callable[[Writer, Any], object]
     "bytes": (Reader.string, Writer.string),
     "Secret": (Reader.string, Writer.string),
     "Rest": (Reader.rest, Writer.raw),
+    "SecretRest": (Reader.rest, Writer.raw),
     "str": (Reader.text, Writer.text),
     "int": (Reader.uint32, Writer.uint32),
     "Byte": (Reader.byte, Writer.byte),
@@ -167,7 +169,7 @@ class Struct:
     """A frozen value whose annotations, in order, are its layout on the wire.
 
     They are read as text, so a module that defines one has `from __future__ import annotations`.
-    Compares, hashes and prints by its fields (`Secret` ones are not printed). Assigning to a field raises
+    Compares, hashes and prints by its fields (those that are `Secret` are not printed). Assigning to a field raises
     AttributeError. Leaving one without a default out, or naming one that is not there, raises TypeError.
     """
 
@@ -201,7 +203,7 @@ class Struct:
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        shown = ("…" if kind == "Secret" else repr(getattr(self, name)) for name, kind in self._layout.items())
+        shown = ("…" if kind.startswith("Secret") else repr(getattr(self, name)) for name, kind in self._layout.items())
         return f"{type(self).__name__}({', '.join(map('{}={}'.format, self._layout, shown))})"
 
     def write(self, writer: Writer) -> Writer:

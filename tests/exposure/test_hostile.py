@@ -140,28 +140,53 @@ def test_one_client_more_than_there_may_be_takes_the_place_of_the_idlest(
         assert hung_up(idlest)
         other.sendall(LIST)
         assert received(other, len(ONE)) == ONE
-    assert said == ["2 clients are connected: one that was idle was hung up on for another"]
+    assert said == ["there is no room for all clients: one was hung up on for another"]
 
 
-def test_a_client_is_turned_away_when_all_there_may_be_are_busy(
-    said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_all_are_busy_the_oldest_makes_room(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
     asked, go_on = threading.Event(), threading.Event()
 
     def slow(_: bytes) -> bytes:
-        asked.set()
-        go_on.wait(30)
+        if not asked.is_set():
+            asked.set()
+            go_on.wait(30)
         return ONE
 
     with passing(slow, said) as (address, _), connected(address) as busy:
         busy.sendall(LIST)
         assert asked.wait(10)
         with connected(address) as further:
-            assert hung_up(further)
+            further.sendall(LIST)
+            assert received(further, len(ONE)) == ONE
+        assert hung_up(busy)
         go_on.set()
-        assert received(busy, len(ONE)) == ONE
-    assert said == ["a client was turned away: 1 are connected, and none of them is idle"]
+    assert said[0] == "there is no room for all clients: one was hung up on for another"
+
+
+def test_a_system_that_gives_no_threads_makes_room_and_goes_on(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([RuntimeError("can't start new thread"), MemoryError()])
+    start = server.start_new_thread
+
+    def failing(*arguments: object) -> int:
+        for error in failures:
+            raise error
+        return start(*arguments)  # type: ignore[arg-type]
+
+    with passing(lambda _: ONE, said) as (address, _):
+        with connected(address) as idle:
+            idle.sendall(LIST)
+            assert received(idle, len(ONE)) == ONE
+            monkeypatch.setattr(server, "start_new_thread", failing)
+            for _ in range(2):
+                with connected(address) as unlucky:
+                    assert hung_up(unlucky)
+            assert hung_up(idle)
+        with connected(address) as lucky:
+            lucky.sendall(LIST)
+            assert received(lucky, len(ONE)) == ONE
 
 
 def test_it_goes_on_when_the_system_had_nothing_to_give_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

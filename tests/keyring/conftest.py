@@ -24,7 +24,7 @@ class Scripted(Person):
         self.closed = False
         self._gate = threading.Lock()
 
-    def secret(self, question: str, gone: Callable[[], bool] = lambda: False) -> str:
+    def secret(self, question: str, gone: Callable[[], bool] = lambda: False, asker: object = None) -> str:
         with self._gate:
             self.questions.append(question)
             answer = self.answers.pop(0) if self.answers else Refused("nobody answers")
@@ -32,7 +32,7 @@ class Scripted(Person):
             raise answer
         return answer if isinstance(answer, str) else answer()
 
-    def confirm(self, question: str, gone: Callable[[], bool] = lambda: False) -> None:
+    def confirm(self, question: str, gone: Callable[[], bool] = lambda: False, asker: object = None) -> None:
         if self.secret(question, gone) != "yes":
             raise Refused("the person said no")
 

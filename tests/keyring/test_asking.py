@@ -35,7 +35,7 @@ def test_consent_is_asked_for_with_all_that_is_known_of_the_request(keyring: Key
     signature = view.sign(KEY.public, userauth(KEY.public, b"session", "bob", HOST.public))
     signatures.verify(KEY.public, signature, userauth(KEY.public, b"session", "bob", HOST.public))
     (question,) = person.questions
-    for part in ("ssh (process 4123)", "me@home", KEY.public.fingerprint(), "as bob", HOST.public.fingerprint()):
+    for part in ("ssh (process 4123)", "me@home", KEY.public.fingerprint(), 'as "bob"', HOST.public.fingerprint()):
         assert part in question
     assert "asked for over" not in question
 
@@ -51,7 +51,7 @@ def test_consent_names_the_hosts_that_the_agent_is_forwarded_over(keyring: Keyri
     person.answers.append("yes")
     assert view.sign(KEY.public, userauth(KEY.public, b"second", "bob", HOST.public))
     (question,) = person.questions
-    assert f"as bob at inner (ssh-ed25519 {HOST.public.fingerprint()})" in question
+    assert f'as "bob" at inner (ssh-ed25519 {HOST.public.fingerprint()})' in question
     assert f"asked for over: this computer > gate (ssh-ed25519 {GATE.public.fingerprint()})" in question
 
 
@@ -306,3 +306,104 @@ def test_no_secret_is_in_what_is_said_or_shown(keyring: Keyring, person: Scripte
 def test_a_public_key_in_a_certificates_place_is_no_harm(keyring: Keyring) -> None:
     keyring.add_encrypted(file_of(1), certificate=PublicKey(KEY.public.blob))
     assert held(keyring) == [KEY.public]
+
+
+def forged(seed: int) -> bytes:
+    """A file whose public half is that of a key, and whose private half is another's."""
+    own, other = file_of(seed), file_of(99)
+    private = other.split(b"Private-Lines")[1]
+    return own.split(b"Private-Lines")[0] + b"Private-Lines" + private
+
+
+def test_a_file_that_proves_nothing_lifts_no_limit_of_a_key_that_is_held(keyring: Keyring, person: Scripted) -> None:
+    keyring.add_encrypted(file_of(1), constraints=[Confirm(), Lifetime(1000)])
+    for file in (forged(1), file_of(1), file_of(1, "another comment")):
+        with pytest.raises(Refused, match="held already"):
+            keyring.add_encrypted(file)
+    assert keyring.held(KEY.public).confirm
+    keyring.add(ed25519_key(5), constraints=[Confirm()])
+    with pytest.raises(Refused, match="held already"):
+        keyring.add_encrypted(forged(5))
+    assert keyring.held(ed25519_key(5).public).confirm
+
+
+@pytest.mark.parametrize("limits", [(), (Confirm(),)], ids=["unlimited", "limited"])
+def test_nor_does_it_borrow_the_private_half_with_a_certificate(
+    keyring: Keyring, person: Scripted, limits: tuple[Confirm, ...]
+) -> None:
+    keyring.add_encrypted(file_of(1), constraints=limits)
+    person.answers += ["yes", PHRASE] if limits else [PHRASE]
+    keyring.sign(KEY.public, b"data")
+    assert keyring.held(KEY.public).clear
+    certified = certificate(KEY.public, ed25519_key(66), kind=1)
+    keyring.add_encrypted(forged(1), certificate=certified)
+    assert not keyring.held(certified).clear
+    with pytest.raises((Refused, WrongPassphrase, KeyFileError)):
+        keyring.sign(certified, b"data")
+    keyring.remove(certified)
+    keyring.add_encrypted(file_of(1), certificate=certified)
+    assert keyring.held(certified).clear == (not limits)  # the same file, and nothing to be got round
+
+
+def test_a_file_that_was_there_first_does_not_keep_the_true_one_out_in_silence(
+    keyring: Keyring, person: Scripted
+) -> None:
+    keyring.add_encrypted(forged(1))
+    with pytest.raises(Refused, match="held already"):
+        keyring.add_encrypted(file_of(1))
+    keyring.remove(KEY.public)
+    keyring.add_encrypted(file_of(1))
+    person.answers.append(PHRASE)
+    assert keyring.sign(KEY.public, b"data")
+
+
+def test_the_same_file_may_come_again(keyring: Keyring) -> None:
+    for _ in range(2):
+        keyring.add_encrypted(file_of(1))
+    assert held(keyring) == [KEY.public]
+
+
+@pytest.mark.parametrize("what", ["lock", "reencrypt-all"])
+def test_what_is_to_be_forgotten_while_it_is_opened_is_not_kept(keyring: Keyring, person: Scripted, what: str) -> None:
+    keyring.add_encrypted(file_of(1))
+
+    def meanwhile() -> str:
+        if what == "lock":
+            keyring.lock(b"phrase")
+        else:
+            keyring.extension("reencrypt-all@putty.projects.tartarus.org")
+        return PHRASE
+
+    person.answers.append(meanwhile)
+    with pytest.raises(Refused, match="encrypted again"):
+        keyring.sign(KEY.public, b"data")
+    if what == "lock":
+        keyring.unlock(b"phrase")
+    assert not keyring.held(KEY.public).clear
+
+
+def test_a_known_hosts_file_that_never_ends_or_changes_is_no_obstacle(tmp_path: Path) -> None:
+    import os
+
+    known = tmp_path / "known_hosts"
+    line = f"{HOST.public.type} {HOST.public.base64}"
+    known.write_text(f"one.example {line}\n")
+    assert questions.known_names(HOST.public, str(known)) == ["one.example"]
+    known.write_text(f"another.example {line}\n")
+    assert questions.known_names(HOST.public, str(known)) == ["another.example"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "fifo")
+        assert questions.known_names(HOST.public, str(tmp_path / "fifo")) == []
+
+
+def test_the_question_shows_where_a_user_s_name_ends_and_begins_with_our_own_words(
+    keyring: Keyring, person: Scripted
+) -> None:
+    keyring.add_encrypted(file_of(1))
+    view = keyring.open(Process(1, "/tmp/--option=evil"))
+    person.answers.append(PHRASE)
+    view.sign(KEY.public, userauth(KEY.public, b"id", 'bob" at good.example' + " " * 200, HOST.public))
+    (question,) = person.questions
+    assert question.startswith("Passphrase for the key\n")
+    assert '"bob\\" at good.example' in question
+    assert max(map(len, question.splitlines())) < 250

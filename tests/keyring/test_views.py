@@ -136,16 +136,21 @@ def test_a_wrong_passphrase_delays_only_who_gave_it(keyring: Keyring, monkeypatc
     monkeypatch.setattr(locking, "PENALTY", 60.0)
     monkeypatch.setattr(locking, "MAX_PENALTY", 60.0)
     keyring.lock(b"phrase")
+    bad, good = keyring.open(Process(1)), keyring.open(Process(2))
+    with pytest.raises(Refused, match="wrong"):
+        bad.unlock(b"guess")
 
     def guess() -> None:
         with pytest.raises(Refused):
-            keyring.unlock(b"guess")
+            bad.unlock(b"another")
 
     guesser = threading.Thread(target=guess)
     guesser.start()
-    wait_for(lambda: keyring._common.locking._wrong == 1, "nobody has guessed")
-    keyring.unlock(b"phrase")
-    keyring.add(KEY)
+    wait_for(lambda: 1 in keyring._common.locking._trying, "nobody has guessed")
+    with pytest.raises(Refused, match="another passphrase"):
+        keyring.open(Process(1)).unlock(b"phrase")  # one at a time
+    good.unlock(b"phrase")
+    good.add(KEY)
     assert held(keyring) == [KEY.public]
     assert guesser.is_alive()
     keyring.close()  # lets it go
@@ -163,8 +168,17 @@ def test_each_wrong_passphrase_costs_more_than_the_last_up_to_a_bound(
     for _ in range(150):
         with pytest.raises(Refused):
             keyring.unlock(b"guess")
-    assert waited[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert waited[:3] == pytest.approx([0, 0.1, 0.2])
     assert max(waited) == waited[-1] == locking.MAX_PENALTY
+
+
+def test_it_is_not_known_for_ever_who_gave_wrong_passphrases(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_SCRYPT", {"n": 2, "r": 8, "p": 1, "dklen": 32})
+    keyring.lock(b"phrase")
+    for pid in range(2 * locking._REMEMBERED):
+        with pytest.raises(Refused):
+            keyring._common.locking.unlock(b"guess", pid)
+    assert len(keyring._common.locking._wrong) == locking._REMEMBERED
 
 
 def test_what_waits_for_a_person_does_not_sign_once_it_is_locked(keyring: Keyring, person: Scripted) -> None:

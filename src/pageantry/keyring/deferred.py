@@ -48,7 +48,9 @@ class _Opening:
 
 
 class Deferred:
-    """The private half of the key in `file`, which `person` is asked to open; threads may share it.
+    """The private half of the key in `file`, whose bytes are `data` and which `person` is asked to open.
+
+    Threads may share it. Until it was opened, nothing proves that the file holds what it says.
 
     Raises `KeyFileError` for a file that hides its public half, too.
     """
@@ -56,7 +58,7 @@ class Deferred:
     #: the public half, without a certificate
     public: PublicKey
 
-    def __init__(self, file: KeyFile, person: Person) -> None:
+    def __init__(self, file: KeyFile, person: Person, data: bytes) -> None:
         if file.public is None:
             raise KeyFileError(
                 f"{file.where} hides even its public key", "save it in OpenSSH's format: ssh-keygen -p -f FILE"
@@ -64,11 +66,14 @@ class Deferred:
         self.public = file.public.plain
         #: when it was last used, by `now`
         self.used = 0.0
+        #: the whole file
+        self.data = data
         self._file = file
         self._person = person
         self._gate = threading.Lock()
         self._signer: Signer | None = None
         self._opening: _Opening | None = None
+        self._forgotten = 0  # how often
 
     @property
     def clear(self) -> bool:
@@ -76,12 +81,13 @@ class Deferred:
         return self._signer is not None
 
     def forget(self) -> None:
-        """Have it encrypted alone again. Whoever is signing with it at this moment ends that."""
+        """Have it encrypted alone again, also where it is just being opened."""
         with self._gate:
+            self._forgotten += 1
             self._signer = None
 
-    def signer(self, question: str, gone: Callable[[], bool]) -> Signer:
-        """What signs with the key, after `question` unless it is open; `gone` says that nobody wants it any more.
+    def signer(self, question: str, gone: Callable[[], bool], asker: object = None) -> Signer:
+        """What signs with the key, after `question` unless it is open; `gone` and `asker` are as for `Person.secret`.
 
         Raises what `Person.secret` raises, `WrongPassphrase`, `KeyFileError`.
         """
@@ -93,6 +99,7 @@ class Deferred:
                 opening = self._opening
                 if opening is None:
                     mine = self._opening = _Opening()
+                    forgotten = self._forgotten
                     break
             while not opening.ended.wait(_PAUSE):  # the other's question has a time-out
                 if gone():
@@ -100,8 +107,10 @@ class Deferred:
             if not (self._signer or isinstance(opening.error, Disconnected)):
                 raise Refused(str(opening.error), opening.error.hint)
         try:
-            signer = self._opened(question, gone)
+            signer = self._opened(question, gone, asker)
             with self._gate:
+                if self._forgotten > forgotten:
+                    raise Refused("the key was to be encrypted again while it was being opened", "ask for it once more")
                 self._signer, self.used = signer, now()
             return signer
         except Error as error:
@@ -112,10 +121,10 @@ class Deferred:
                 self._opening = None
             mine.ended.set()
 
-    def _opened(self, question: str, gone: Callable[[], bool]) -> Signer:
+    def _opened(self, question: str, gone: Callable[[], bool], asker: object) -> Signer:
         for attempt in range(ATTEMPTS):
             again = "That passphrase was wrong.\n" if attempt else ""
-            passphrase = self._person.secret(again + question, gone)
+            passphrase = self._person.secret(again + question, gone, asker)
             try:
                 key, _ = self._file.decrypt(passphrase.encode())
             except WrongPassphrase:

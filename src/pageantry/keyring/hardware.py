@@ -42,7 +42,13 @@ if sys.platform == "win32":
         """Nothing."""
 
     def signature(
-        private: SecurityKey, label: str, data: bytes, flags: int, person: Person | None, gone: Callable[[], bool]
+        private: SecurityKey,
+        label: str,
+        data: bytes,
+        flags: int,
+        person: Person | None,
+        gone: Callable[[], bool],
+        asker: object,
     ) -> bytes:
         """Never called."""
         raise AssertionError
@@ -66,21 +72,27 @@ else:
             raise Refused("the key is one for web sites, which may sign for SSH alone")
 
     def signature(
-        private: SecurityKey, label: str, data: bytes, flags: int, person: Person | None, gone: Callable[[], bool]
+        private: SecurityKey,
+        label: str,
+        data: bytes,
+        flags: int,
+        person: Person | None,
+        gone: Callable[[], bool],
+        asker: object,
     ) -> bytes:
         """A signature that the person may have to touch the device for; the PIN is asked for where it is wanted."""
-        pin = _pin(person, label, gone) if private.needs_pin else None
+        pin = _pin(person, label, gone, asker) if private.needs_pin else None
         try:
             return _touched(private, label, data, flags, pin, person, gone)
         except securitykeys.PinWanted:
             if pin is not None:
                 raise
-        return _touched(private, label, data, flags, _pin(person, label, gone), person, gone)
+        return _touched(private, label, data, flags, _pin(person, label, gone, asker), person, gone)
 
-    def _pin(person: Person | None, label: str, gone: Callable[[], bool]) -> str:
+    def _pin(person: Person | None, label: str, gone: Callable[[], bool], asker: object) -> str:
         if person is None:
             raise NobodyToAsk("there is nobody to ask for the PIN")
-        return person.secret(f"PIN of the security key for {label}: ", gone)
+        return person.secret(f"PIN of the security key for {label}: ", gone, asker)
 
     def _touched(
         private: SecurityKey,

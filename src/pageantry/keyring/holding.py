@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from ..errors import Refused
-from ..messages import MAX_MESSAGE
+from ..messages import MAX_MESSAGE, frame
 from ..wire import Writer
 from .deferred import Deferred, now
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: The most keys at a time: OpenSSH's clients take no longer list for one (MAX_AGENT_IDENTITIES is 2048).
 MAX_KEYS: Final = 2048
 
+#: Bytes of key files and destinations that all keys may take together; as objects these are some ten times as large.
+MAX_BURDEN: Final = 8 * 1024 * 1024
 #: Characters of a name or comment that a person is shown.
 _MAX_TEXT: Final = 200
 _NEVER: Final = float("inf")
@@ -44,6 +46,7 @@ class Held:
     """A key, and what it is limited to. Only `signatures_left` changes: a key that is added anew is another one."""
 
     __slots__ = (
+        "burden",
         "comment",
         "confirm",
         "destinations",
@@ -66,6 +69,8 @@ class Held:
     destinations: RestrictDestination | None
     #: the key's, as people are shown it
     fingerprint: str
+    #: bytes of what it takes beside the key itself: its file, and its destinations
+    burden: int
     #: the key and its comment as a list of keys has them
     listed: bytes
 
@@ -89,6 +94,8 @@ class Held:
         self.signatures_left = signatures
         self.destinations = destinations
         self.fingerprint = public.fingerprint(digest)
+        file = private.data if isinstance(private, Deferred) else b""
+        self.burden = len(file) + (len(destinations.encode()) if destinations else 0)
         self.listed = bytes(Writer().string(public.blob).text(comment))
 
     @property
@@ -97,14 +104,19 @@ class Held:
         return f"{line(self.comment)} ({self.fingerprint})" if self.comment else self.fingerprint
 
     @property
+    def limited(self) -> bool:
+        """Whether there is anything that it may not do."""
+        return bool(self.confirm or self.destinations or self.signatures_left) or self.expires < _NEVER
+
+    @property
     def clear(self) -> bool:
         """Whether it can be used without asking for a passphrase."""
         return not isinstance(self.private, Deferred) or self.private.clear
 
 
 def listing(keys: Collection[Held]) -> bytes:
-    """The payload of an IDENTITIES_ANSWER with these keys."""
-    return b"\x0c" + len(keys).to_bytes(4, "big") + b"".join([held.listed for held in keys])
+    """The frame of an IDENTITIES_ANSWER with these keys."""
+    return frame(b"\x0c" + len(keys).to_bytes(4, "big") + b"".join([held.listed for held in keys]))
 
 
 class Holding:
@@ -120,28 +132,33 @@ class Holding:
         self._gate = threading.Condition(threading.RLock())
         self._keys: dict[bytes, Held] = {}
         self._listing = b""  # when nothing has changed
-        self._size = 0
+        self._size = self._burden = 0
         self._soonest = _NEVER
         self._keeper: threading.Thread | None = None
         self._closed = False
 
-    def put(self, held: Held) -> None:
-        """Hold a key; the same one gives way to it, and its place.
+    def put(self, held: Held, *, new: bool = False) -> None:
+        """Hold a key; the same one gives way to it, and its place, unless it is to be `new`.
 
-        Raises `Refused` where a list of all keys would be longer than a message, or than clients read.
+        Raises `Refused`, also where a list of all keys would be longer than a message, or than clients read.
         """
         with self._gate:
             self._expire()
             before = self._keys.get(held.public.blob)
+            if before and new:
+                raise Refused("the key is held already", "remove it first")
             size = self._size + len(held.listed) - (len(before.listed) if before else 0)
             if size + 5 > MAX_MESSAGE or (not before and len(self._keys) >= MAX_KEYS):
                 raise Refused(
                     f"no room for {held.label}: a list can have {MAX_KEYS} keys and {MAX_MESSAGE} bytes",
                     "remove keys that are not needed, or start a further agent",
                 )
+            burden = self._burden + held.burden - (before.burden if before else 0)
+            if burden > MAX_BURDEN:
+                raise Refused(f"no room for {held.label}: its file or its limits take too much")
             self._keys[held.public.blob] = held
             self._listing = b""
-            self._size = size
+            self._size, self._burden = size, burden
             self._soonest = min(self._soonest, held.expires)
             if held.expires < _NEVER:
                 self.keep()
@@ -153,7 +170,7 @@ class Holding:
             return self._keys.get(blob)
 
     def listing(self) -> bytes:
-        """The payload of an IDENTITIES_ANSWER with all keys."""
+        """The frame of an IDENTITIES_ANSWER with all keys."""
         with self._gate:
             self._expire()
             if not self._listing:
@@ -189,7 +206,7 @@ class Holding:
         with self._gate:
             self._keys.clear()
             self._listing = b""
-            self._size = 0
+            self._size = self._burden = 0
             self._soonest = _NEVER
 
     def forget(self) -> None:
@@ -198,12 +215,9 @@ class Holding:
             if isinstance(held.private, Deferred):
                 held.private.forget()
 
-    def deferred(self, plain: PublicKey) -> Deferred | None:
-        """The private half of that key, if it is held encrypted, alone or with a certificate."""
-        for held in self.all():
-            if isinstance(held.private, Deferred) and held.private.public == plain:
-                return held.private
-        return None
+    def encrypted(self, plain: PublicKey) -> list[Held]:
+        """What is held of that key encrypted, alone and with certificates."""
+        return [held for held in self.all() if isinstance(held.private, Deferred) and held.private.public == plain]
 
     def close(self) -> None:
         """Forget all keys, and look after none any more."""
@@ -216,6 +230,7 @@ class Holding:
         del self._keys[held.public.blob]
         self._listing = b""
         self._size -= len(held.listed)
+        self._burden -= held.burden
 
     def _expire(self) -> None:
         """Forget the keys whose time is over."""
@@ -233,8 +248,9 @@ class Holding:
         """Have a thread look after what goes by itself, now that there is something."""
         with self._gate:
             if self._keeper is None:
-                self._keeper = threading.Thread(target=self._look_after, name="pageantry keeper", daemon=True)
-                self._keeper.start()
+                keeper = threading.Thread(target=self._look_after, name="pageantry keeper", daemon=True)
+                keeper.start()
+                self._keeper = keeper
             self._gate.notify_all()
 
     def _look_after(self) -> None:

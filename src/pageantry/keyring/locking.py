@@ -1,6 +1,6 @@
 """The lock of an agent: a passphrase that suspends it, known again by its scrypt hash alone.
 
-RFC 9987, section 5.7. OpenSSH's whole agent sleeps after a wrong passphrase; here only the client that gave it waits.
+RFC 9987, section 5.7. OpenSSH's whole agent sleeps after a wrong passphrase; here only the process that gave it waits.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-#: Seconds that each wrong passphrase in a row adds to the wait for the answer, and the longest wait, as in OpenSSH.
+#: Seconds that each wrong passphrase in a row adds to the wait before the next, and the longest wait, as in OpenSSH.
 PENALTY: Final = 0.1
 MAX_PENALTY: Final = 10.0
 
+#: Of how many processes it is known that they gave a wrong one.
+_REMEMBERED: Final = 1024
 #: Cost of a try: 32 MiB and some 0.1 s.
 _SCRYPT: Final = {"n": 2**15, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024, "dklen": 32}
 
@@ -29,7 +31,9 @@ class Locking:
         #: whether it is
         self.locked = False
         self._salt = self._digest = b""
-        self._wrong = 0
+        self._wrong: dict[object, int] = {}  # how many in a row, by who gave them
+        self._trying: set[object] = set()
+        self._gate = threading.Lock()
         self._turn = threading.Lock()  # a try takes memory, so one at a time
         self._closed = threading.Event()
 
@@ -45,24 +49,42 @@ class Locking:
                 raise Refused("it is locked already" if self.locked else "a lock needs a passphrase")
             self._salt = os.urandom(16)
             self._digest = self._of(passphrase)
-            self._wrong = 0
+            self._wrong.clear()
             self.locked = True
 
-    def unlock(self, passphrase: bytes) -> None:
-        """Raises `Refused` where it is not locked, and, after a while, for a wrong passphrase."""
+    def unlock(self, passphrase: bytes, who: object = None) -> None:
+        """Raises `Refused` where it is not locked, and for a wrong passphrase.
+
+        After that whoever gave it (`who`, a process) waits before his next one is looked at, and has one at a time.
+        """
+        with self._gate:
+            if not self.locked:
+                raise Refused("it is not locked")
+            if who in self._trying:
+                raise Refused("another passphrase of this process is being looked at", "wait for that")
+            self._trying.add(who)
+            penalty = min(PENALTY * self._wrong.get(who, 0), MAX_PENALTY)
+        try:
+            self._closed.wait(penalty)
+            self._try(passphrase, who)
+        finally:
+            with self._gate:
+                self._trying.discard(who)
+
+    def _try(self, passphrase: bytes, who: object) -> None:
         from hmac import compare_digest
 
         with self._turn:
             if not self.locked:
                 raise Refused("it is not locked")
-            if compare_digest(self._of(passphrase), self._digest):
-                self._salt = self._digest = b""
-                self.locked = False
-                return
-            self._wrong += 1
-            penalty = min(PENALTY * self._wrong, MAX_PENALTY)
-        self._closed.wait(penalty)
-        raise Refused("the passphrase is wrong")
+            if not compare_digest(self._of(passphrase), self._digest):
+                self._wrong[who] = self._wrong.pop(who, 0) + 1
+                if len(self._wrong) > _REMEMBERED:
+                    del self._wrong[next(iter(self._wrong))]
+                raise Refused("the passphrase is wrong")
+            self._salt = self._digest = b""
+            self._wrong.clear()
+            self.locked = False
 
     def close(self) -> None:
         """Let nobody wait any longer."""

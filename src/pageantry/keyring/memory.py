@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Bits of the shortest RSA key that is taken, as in OpenSSH.
 MIN_RSA_BITS: Final = 1024
+#: Bytes of the longest encrypted key file. An RSA key of 16384 bits takes 13 KiB.
+MAX_FILE: Final = 64 * 1024
 
 
 class _Common:
@@ -159,7 +161,7 @@ class Keyring(Shared):
     def unlock(self, passphrase: bytes) -> None:
         """See `Agent.unlock`. After a wrong passphrase this client, and no other, waits."""
         with self._noted("unlock"):
-            self._common.locking.unlock(passphrase)
+            self._common.locking.unlock(passphrase, self._asker)
         self._note(f"unlocked{self._caller()}")
 
     def extension(self, name: str, data: bytes = b"") -> bytes:
@@ -217,16 +219,18 @@ class Keyring(Shared):
         if held.confirm:
             if self._common.person is None:
                 raise NobodyToAsk("there is nobody to ask for consent")
-            self._common.person.confirm(questions.confirmation(held, data, self._path, self._peer), self._gone)
+            question = questions.confirmation(held, data, self._path, self._peer)
+            self._common.person.confirm(question, self._gone, self._asker)
         if isinstance(private, Deferred):
-            private = private.signer(questions.opening(held, data, self._path, self._peer), self._gone)
+            question = questions.opening(held, data, self._path, self._peer)
+            private = private.signer(question, self._gone, self._asker)
             self._common.holding.keep()
         self._common.locking.check()
         if not self._common.holding.spend(held):
             raise Refused("the key was removed or replaced meanwhile")
         if isinstance(private, Signer):
             return private.sign(data, flags)
-        return hardware.signature(private, held.label, data, flags, self._common.person, self._gone)
+        return hardware.signature(private, held.label, data, flags, self._common.person, self._gone, self._asker)
 
     def _add(self, key: PrivateKey, comment: str, constraints: Iterable[Constraint]) -> None:
         limits = _by_kind(constraints)
@@ -247,24 +251,36 @@ class Keyring(Shared):
     ) -> None:
         from ..keys.files import parse
 
+        if len(file) > MAX_FILE:
+            raise Refused(f"a key file of {len(file)} bytes; {MAX_FILE} are believed")
         parsed = parse(file, f"the key file {line(comment)}".rstrip())
         comment = parsed.comment or comment
         if not parsed.encrypted:
             key, own = parsed.decrypt()
-            return self.add(key.certified(certificate) if certificate else key, own or comment, constraints)
+            self.add(key.certified(certificate) if certificate else key, own or comment, constraints)
+            return
         if self._common.person is None:
             raise NobodyToAsk("nobody could be asked for its passphrase", "add the key decrypted: ssh-add FILE")
-        deferred = Deferred(parsed, self._common.person)
+        deferred = Deferred(parsed, self._common.person, file)
         public = certificate or parsed.public or deferred.public
         if public.plain != deferred.public:
             raise Refused("the certificate is for another key than the file", "use the certificate of this key")
         if public.hardware:
             raise UnsupportedKey("the key of a security key cannot be held encrypted", "add it decrypted: ssh-add FILE")
-        deferred = self._common.holding.deferred(deferred.public) or deferred
-        self._put(public, comment, deferred, _by_kind(constraints))
-        return None
+        limits = _by_kind(constraints)
+        for held in self._common.holding.encrypted(deferred.public):
+            if isinstance(held.private, Deferred) and held.private.data == file and not (held.limited or limits):
+                deferred = held.private  # one passphrase for a key and its certificates
+        before = self._common.holding.get(public.blob)
+        if before is None:
+            self._put(public, comment, deferred, limits, new=True)
+        elif before.private is not deferred:
+            # Nothing has proven that whoever adds it has the key: it must not lift limits, nor take the key's place.
+            raise Refused("the key is held already", "remove it first")
 
-    def _put(self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any]) -> None:
+    def _put(
+        self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any], *, new: bool = False
+    ) -> None:
         self._common.locking.check()
         holding = self._common.holding
         before = holding.get(public.blob)
@@ -283,7 +299,7 @@ class Keyring(Shared):
         )
         if limits:
             raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")
-        holding.put(held)
+        holding.put(held, new=new)
         self._tell("added", held)
 
     def _tell(self, what: str, held: Held, more: str = "") -> None:
@@ -302,6 +318,11 @@ class Keyring(Shared):
     def _note(self, line: str) -> None:
         if self._common.say:
             self._common.say(line)
+
+    @property
+    def _asker(self) -> object:
+        """Whose questions are counted together."""
+        return self._peer.pid if self._peer else None
 
     def _caller(self) -> str:
         """For whom something is done, for the log; nothing where that is this process itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from stat import S_ISREG
 
 from .. import forwarding
 from ..errors import WireError
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 #: The most of a known_hosts file that is read, in bytes.
 _MAX_FILE: Final = 4 * 1024 * 1024
+#: Names of one host, and characters of a user's, that a person is shown.
+_MAX_NAMES: Final = 3
+_MAX_NAME: Final = 64
 _SSHSIG: Final = b"SSHSIG"
+
+#: What was read last of known hosts, by where it is and when it was written.
+_known: dict[tuple[str, int, int, int], dict[bytes, list[str]]] = {}
 
 
 def who(peer: Peer | None) -> str:
@@ -36,10 +43,10 @@ def who(peer: Peer | None) -> str:
 def purpose(held: Held, data: bytes, path: Path) -> str:
     """What a signature is for, as far as what is to be signed tells, such as "to log in as bob at example.org"."""
     if login := forwarding.login(held.public, data):
-        return f"to log in as {line(login.user)} at {_destination(login, path, held.destinations)}"
+        return f"to log in as {_quoted(login.user)} at {_destination(login, path, held.destinations)}"
     if data.startswith(_SSHSIG):
         try:
-            return f"to sign a file or message in the namespace {line(Reader(data[len(_SSHSIG) :]).text())}"
+            return f"to sign a file or message in the namespace {_quoted(Reader(data[len(_SSHSIG) :]).text())}"
         except WireError:
             pass
     return "for something that is no login"
@@ -55,25 +62,22 @@ def way(path: Path, limits: RestrictDestination | None) -> str:
 
 def confirmation(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
     """The question whether a signature may be made, in some lines."""
-    return f"Allow {_request('to sign', held, data, path, peer)}?"
+    return "\n".join((f"Allow {who(peer)} to sign with the key", *_details(held, data, path))) + "?"
 
 
 def opening(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
     """The question for the passphrase of a key, in some lines."""
-    wanted = _request("wants to sign", held, data, path, peer)
-    return f"{wanted}\nPassphrase of the key: "
-
-
-def _request(verb: str, held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
-    lines = [
-        f"{who(peer)} {verb} with the key",
-        f"  {line(held.comment) or 'without a comment'}",
-        f"  {held.public.type} {held.fingerprint}",
-        purpose(held, data, path),
-    ]
-    if forwarded := way(path, held.destinations):
-        lines.append(f"asked for over: {forwarded}")
+    lines = ("Passphrase for the key", *_details(held, data, path), f"wanted by {who(peer)}", "Passphrase: ")
     return "\n".join(lines)
+
+
+def _details(held: Held, data: bytes, path: Path) -> Iterator[str]:
+    """The key, what it is to sign, and over which hosts that is asked for."""
+    yield f"  {line(held.comment) or 'without a comment'}"
+    yield f"  {held.public.type} {held.fingerprint}"
+    yield purpose(held, data, path)
+    if forwarded := way(path, held.destinations):
+        yield f"asked for over: {forwarded}"
 
 
 def host(key: PublicKey, limits: RestrictDestination | None) -> str:
@@ -99,14 +103,31 @@ def _limited_names(key: PublicKey, limits: RestrictDestination | None) -> Iterat
 
 def known_names(key: PublicKey, path: str = "~/.ssh/known_hosts") -> list[str]:
     """The names that stand in clear beside this key in a file of known hosts (sshd(8)); none where it is not there."""
-    encoded = key.base64.encode()
-    names: list[str] = []
     try:
-        with open(os.path.expanduser(path), "rb") as file:
-            for line in file.read(_MAX_FILE).splitlines():
-                words = line.split(None, 3)
-                if len(words) > 2 and words[2] == encoded and words[0][:1] not in (b"@", b"|", b"#"):
-                    names += words[0].decode("utf-8", "replace").split(",")
+        with open(os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not S_ISREG(status.st_mode):  # it may never end, or never begin
+                return []
+            stamp = path, status.st_ino, status.st_mtime_ns, status.st_size
+            if stamp not in _known:
+                names = _names(file.read(_MAX_FILE))
+                _known.clear()
+                _known[stamp] = names
+            return _known.get(stamp, {}).get(key.base64.encode(), [])[:_MAX_NAMES]
     except OSError:
-        pass
-    return names[:3]
+        return []
+
+
+def _names(text: bytes) -> dict[bytes, list[str]]:
+    """The names beside each key, in base64."""
+    names: dict[bytes, list[str]] = {}
+    for entry in text.splitlines():
+        words = entry.split(None, 3)
+        if len(words) > 2 and words[0][:1] not in (b"@", b"|", b"#"):
+            names.setdefault(words[2], []).extend(words[0].decode("utf-8", "replace").split(","))
+    return names
+
+
+def _quoted(text: str) -> str:
+    """A name that anybody may choose, so that one can see where it ends."""
+    return '"' + line(text[:_MAX_NAME]).replace('"', '\\"') + '"'
