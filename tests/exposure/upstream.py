@@ -92,7 +92,7 @@ class Upstream:
         with self._gate:
             self.heard.append(heard)
             self.open += 1
-        threading.Thread(target=self._serve, args=(theirs, heard)).start()
+        threading.Thread(target=self._serve, args=(theirs, heard), daemon=True).start()
         return ours
 
     def _serve(self, connection: socket.socket, heard: list[bytes]) -> None:
