@@ -231,6 +231,43 @@ def test_at_a_terminal_long_lines_are_broken_between_words(environ: Environ) -> 
     assert f"{lines[signed]} {lines[signed + 1].strip()}"[9:] == told
 
 
+#: Has a program run in the background until a line comes, at a terminal that stops those who write to it from there.
+_IN_BACKGROUND = 'stty tostop; "$@" & read line; kill %1; kill -CONT %1; wait'
+
+
+def test_in_the_background_it_writes_where_others_would_be_stopped(environ: Environ) -> None:
+    environ |= {"XDG_RUNTIME_DIR": "/nowhere"}  # of which a word is said, too
+    with closing(terminals.AtTerminal(environ, shell(), "-mc", _IN_BACKGROUND, "sh", *PROGRAM, "serve")) as terminal:
+        try:
+            terminal.shows("listening at")
+            with pageantry.connect(place_of(terminal)) as client:
+                client.add(KEY, "me@home")
+            terminal.shows("added me@home")
+        finally:
+            terminal.type("\n")
+        assert terminal.process.wait(30) == 0
+        assert "listening elsewhere" in terminal.shown
+
+
+def shell() -> str:
+    found = shutil.which("sh")
+    assert found
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows how a process takes signals")
+def test_programs_that_it_starts_are_stopped_as_others_are(environ: Environ, home: Path) -> None:
+    askpass = home / "askpass"
+    askpass.write_text(f"#!/bin/sh\ngrep -E 'Sig(Blk|Ign)' /proc/$$/status >{home}/signals\necho {PASSPHRASE}\n")
+    askpass.chmod(0o700)
+    openssh(home / "sealed", 1, PASSPHRASE)
+    environ |= {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+    with serving(environ, home / "sealed") as agent, pageantry.connect(agent.place) as client:
+        client.sign(KEY.public, b"data", verify=True)
+    masks = [int(line.split()[1], 16) for line in (home / "signals").read_text().splitlines()]
+    assert [mask & 1 << signal.SIGTTOU - 1 for mask in masks] == [0, 0]
+
+
 # Questions at the terminal
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import sys
 import threading
+from contextlib import contextmanager
 from queue import Full, Queue
 from time import strftime
 
@@ -12,7 +15,7 @@ from .common import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Final
 
     from ..prompts import Way
@@ -62,6 +65,10 @@ class Log:
         self._thread.join(1)
 
     def _write(self) -> None:
+        with not_stopped():
+            self._write_lines()
+
+    def _write_lines(self) -> None:
         while line := self._waiting.get():
             left_out, self._left_out = self._left_out, 0
             text = f"({left_out} lines were left out here)\n" if left_out else ""
@@ -105,6 +112,23 @@ class _Between:
         """Have the terminal, as soon as the line is written that the log is at: it may be stopped (Ctrl-S)."""
         while not self._turn.acquire(timeout=_PAUSE):
             check()
+
+
+@contextmanager
+def not_stopped() -> Iterator[None]:
+    """Have what this thread writes reach the terminal, though another job has that, and others' output stops them there
+    (`stty tostop`): with this one, all who wait for the agent would stop.
+
+    Other threads, and so the programs that they start, have the signal as it was.
+    """
+    if sys.platform == "win32":
+        yield
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_journal() -> bool:

@@ -78,7 +78,7 @@ def serve(
     from ..prompts import Person, secret
     from . import agent_process
     from .add import opened
-    from .log import Log
+    from .log import Log, not_stopped
 
     command = ctx.meta.get(_COMMAND)
     log = None if quiet or command else Log()  # a command has the terminal for itself
@@ -94,12 +94,17 @@ def serve(
             keyring.add(key, comment)
         for path in files if ways else ():
             _load(keyring, path)
-        return _listeners(addresses, new=bool(command)), keyring
+        with not_stopped():
+            return _listeners(addresses, new=bool(command)), keyring
+
+    def ready(listeners: Sequence[Listener]) -> None:
+        with not_stopped():
+            _announce([listener.path for listener in listeners], log, as_json=as_json)
 
     if command:
         agent_process.beside(command, begin)
     try:
-        agent_process.run(begin, say_so, ready=lambda listeners: _announce(listeners, log, as_json=as_json))
+        agent_process.run(begin, say_so, ready=ready)
         if log:
             log.say("ended; all keys are forgotten")
     finally:
@@ -107,8 +112,7 @@ def serve(
             log.close()
 
 
-def _announce(listeners: Sequence[Listener], log: Log | None, *, as_json: bool) -> None:
-    places = [listener.path for listener in listeners]
+def _announce(places: Sequence[str], log: Log | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"listens": places, "pid": os.getpid()})
     else:
