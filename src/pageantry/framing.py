@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 FRAME_TIMEOUT: Final = 30.0
 
 _CHUNK: Final = 64 * 1024
-#: Bytes that may be missing of a frame without further ado. Of frames that miss more, so many are gathered at a time:
-#: clients that never end theirs are not to take all memory.
+#: Bytes that may be missing of a frame without further ado. Of frames that miss more, a process may have so many at a
+#: time: one that never ends them is not to take all memory, nor to keep others from sending theirs.
 _LARGE: Final = 16 * 1024
-_large = threading.BoundedSemaphore(64)
+_MAX_LARGE: Final = 64
+_large: dict[int, int] = {}  # by process
+_gate = threading.Lock()
 
 
 class Frames:
@@ -70,30 +72,41 @@ class Frames:
 
     def _rest(self, deadline: float) -> bytes:
         """The frame of which some bytes, or all and more, have come."""
-        if self._missing() < _LARGE:
-            missing = self._gather(deadline)
-        elif _large.acquire(timeout=max(0.0, deadline - monotonic())):
-            try:
-                missing = self._gather(deadline)
-            finally:
-                _large.release()
-        else:
-            raise TimeoutError
-        if missing > 0:
+        if not self._gather(4, deadline):
             return b""
-        end = len(self._kept) + missing
+        size = int.from_bytes(self._kept[:4], "big")
+        if not 0 < size <= MAX_MESSAGE:
+            raise WireError(f"message of {size} bytes announced; it can be 1 to {MAX_MESSAGE}")
+        end = 4 + size
+        if not (self._gather_large if end - len(self._kept) > _LARGE else self._gather)(end, deadline):
+            return b""
         whole = bytes(self._kept[:end])
         del self._kept[:end]
         return whole
 
-    def _gather(self, deadline: float) -> int:
-        """Have the whole frame, and what more has come. As `_missing`: above 0 where the other end was closed."""
-        while (missing := self._missing()) > 0:
+    def _gather(self, size: int, deadline: float) -> bool:
+        """Have so many bytes, and what more has come; whether the other end was not closed before."""
+        while len(self._kept) < size:
             piece = self._receive(deadline - monotonic())
             if not piece:
-                break
+                return False
             self._kept += piece
-        return missing
+        return True
+
+    def _gather_large(self, size: int, deadline: float) -> bool:
+        """The same for as many as `_MAX_LARGE` frames of the process at the other end. Raises `WireError`."""
+        process: int = getattr(getattr(self.connection, "peer", None), "pid", None) or 0
+        with _gate:
+            if process and _large.get(process, 0) >= _MAX_LARGE:
+                raise WireError(f"more than {_MAX_LARGE} long messages of one process, none of them whole")
+            _large[process] = _large.get(process, 0) + 1
+        try:
+            return self._gather(size, deadline)
+        finally:
+            with _gate:
+                _large[process] -= 1
+                if not _large[process]:
+                    del _large[process]
 
     def _receive(self, seconds: float) -> bytes:
         """What comes next, within that time; empty at the end."""
@@ -104,15 +117,6 @@ class Frames:
             return self.connection.recv(_CHUNK)
         except BlockingIOError:  # so the system says it
             raise TimeoutError from None
-
-    def _missing(self) -> int:
-        """How many bytes of the frame are still to come; fewer than 0 when there are more than belong to it."""
-        if len(self._kept) < 4:
-            return 4 - len(self._kept)
-        size = int.from_bytes(self._kept[:4], "big")
-        if not 0 < size <= MAX_MESSAGE:
-            raise WireError(f"message of {size} bytes announced; it can be 1 to {MAX_MESSAGE}")
-        return 4 + size - len(self._kept)
 
 
 class _SetTimeout:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import pageantry
-from pageantry import server
+from pageantry import framing, server
 from pageantry.constraints import Confirm
 from pageantry.errors import Disconnected
 from pageantry.extensions import ADD_PPK
 from pageantry.keyring import Keyring, locking
 from pageantry.keys import ppk, signatures
 from pageantry.messages import (
+    MAX_MESSAGE,
     AddIdentity,
     AddIdentityConstrained,
     Extension,
@@ -148,8 +149,8 @@ for _ in range(times):
     try:
         for _ in range(10_000):
             one.send(data)
-    except BlockingIOError:
-        pass
+    except OSError:
+        pass  # nobody reads it, or has hung up
     connections.append(one)
 print("all have sent", flush=True)
 sys.stdin.read()
@@ -201,6 +202,20 @@ def test_a_process_that_keeps_all_connections_busy_takes_none_from_others(
             assert isinstance(asked(mine, SIGN), SignResponse)
     assert "there is no room for all clients: one was hung up on for another" in said
     wait_for(lambda: not keyring._common.views, "some are still served")
+
+
+def test_long_messages_that_never_end_keep_nobody_from_sending_theirs(
+    address: str, keyring: Keyring, said: list[str]
+) -> None:
+    keyring.add(KEY)
+    with hostile(address, 100, MAX_MESSAGE.to_bytes(4, "big")), connected(address) as mine:
+        wait_for(lambda: len(keyring._common.views) <= framing._MAX_LARGE + 1, "none was hung up on")
+        began = time.monotonic()
+        assert isinstance(asked(mine, SignRequest(KEY.public.blob, bytes(200_000))), SignResponse)
+        assert time.monotonic() - began < 10
+    assert any("more than 64 long messages of one process" in line for line in said)
+    wait_for(lambda: not framing._large, "some are still waited for")
+    serves_others(address)
 
 
 FAULTS = [
