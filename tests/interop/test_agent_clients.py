@@ -315,9 +315,9 @@ def test_the_question_names_the_way_user_and_host(agent: Ours, hosts: Hosts) -> 
     through = hosts.ssh(agent, "-A", "gate.org", "ssh inner.org echo in")
     assert through.stdout == "in\n", through.stderr
     first, second = agent.asked
-    assert f"to log in as {hosts.gate.user} at gate.org" in first
+    assert f'to log in as "{hosts.gate.user}" at gate.org' in first
     assert "asked for over" not in first
-    assert f"to log in as {hosts.inner.user} at inner.org" in second
+    assert f'to log in as "{hosts.inner.user}" at inner.org' in second
     assert "asked for over: this computer > gate.org" in second
     agent.answers(yes=False)
     assert hosts.ssh(agent, "gate.org", "echo in").returncode == 255
