@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pageantry.errors import KeyFileError, WrongPassphrase
 from pageantry.keys.files import parse, read
 from pageantry.keys.pem import MAX_ITERATIONS
+from pageantry.keys.signatures import MAX_RSA_BITS
 
 from .layout import armor
 
@@ -34,6 +35,45 @@ def test_rounds_that_take_for_ever_are_not_begun(rounds: int, believed: bool) ->
     else:
         with pytest.raises(KeyFileError, match="rounds of key derivation"):
             parse(file, "key")
+
+
+def integers(*numbers: int) -> bytes:
+    """A sequence of them in DER."""
+    return der(0x30, *(der(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in numbers))
+
+
+def der(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return bytes((tag, 0x84)) + len(body).to_bytes(4, "big") + body
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 5])
+@pytest.mark.parametrize("form", ["PKCS#1", "PKCS#8", "with headers"])
+def test_numbers_that_keep_the_processor_busy_are_not_looked_at(
+    at: int, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bytes] = []
+
+    def look(data: bytes, _: bytes | None) -> None:
+        looked.append(data)
+        raise ValueError("which takes minutes")
+
+    monkeypatch.setattr("cryptography.hazmat.primitives.serialization.load_pem_private_key", look)
+    most = MAX_RSA_BITS if at < 4 else MAX_RSA_BITS // 2
+    for bits, believed in (most, True), (most + 100, False):
+        numbers = [0, *[3] * 8]
+        numbers[at] = 2**bits - 1
+        key = integers(*numbers)
+        if form == "PKCS#8":
+            key = der(0x30, der(0x02, b"\0"), der(0x30), der(0x04, key))
+        file = armor(key, "PRIVATE KEY" if form == "PKCS#8" else "RSA PRIVATE KEY")
+        if form == "with headers":
+            file = file.replace(b"-----\n", b"-----\nNote: whatever\n\n", 1)
+        looked.clear()
+        with pytest.raises(KeyFileError) as caught:
+            parse(file, "key")
+        assert bool(looked) == believed
+        assert ("larger numbers" in str(caught.value)) != believed
 
 
 # what ssh-keygen does not make

@@ -8,10 +8,11 @@ from binascii import a2b_base64
 from ..errors import KeyFileError, UnsupportedKey, WrongPassphrase
 from .keyfile import KeyFile
 from .private import PrivateKey
+from .signatures import MAX_RSA_BITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any, Final
 
 #: The most rounds of PBKDF2 that a file may ask for, where OpenSSL's default is 2048. So many take some seconds.
@@ -26,11 +27,14 @@ def parse(data: bytes, where: str) -> KeyFile:
     Raises `KeyFileError`.
     """
     encrypted = data.startswith(b"-----BEGIN ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in data
-    if max(_integers(_body(data)), default=0) > MAX_ITERATIONS and encrypted:
+    sequences = list(_sequences(_body(data), inner=not encrypted))
+    if encrypted and any(number > MAX_ITERATIONS for numbers in sequences for number in numbers):
         raise KeyFileError(
             f"{where} asks for more than {MAX_ITERATIONS} rounds of key derivation, which are not believed",
             "if the file is yours, have it written with fewer: ssh-keygen -p -f FILE",
         )
+    if not encrypted and _is_too_large(sequences):  # what is encrypted shows its numbers to OpenSSL alone
+        raise KeyFileError(f"{where} has larger numbers than an RSA key of {MAX_RSA_BITS} bits", "make a new key")
 
     def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
         from cryptography.exceptions import UnsupportedAlgorithm
@@ -49,16 +53,34 @@ def parse(data: bytes, where: str) -> KeyFile:
     return KeyFile(where, encrypted=encrypted, public=None if encrypted else load(None)[0].public, load=load)
 
 
+def _is_too_large(sequences: Iterable[list[int]]) -> bool:
+    """Whether a number is longer than an RSA key's may be: a modulus, or one from the primes on (RFC 8017, A.1.2).
+
+    OpenSSL looks whether the primes are some, which takes the longer the longer they are, and believes any length.
+    """
+    half = MAX_RSA_BITS // 2 + 64  # primes may differ a little in length
+    return any(
+        number.bit_length() > (MAX_RSA_BITS if at < 4 else half)
+        for numbers in sequences
+        for at, number in enumerate(numbers)
+    )
+
+
 def _body(data: bytes) -> bytes:
+    """What the lines hold, but for headers such as Proc-Type."""
     try:
-        return a2b_base64(b"".join(data.split(b"-----")[2].split()))
+        return a2b_base64(b"".join(line for line in data.split(b"-----")[2].split(b"\n") if b":" not in line))
     except _Base64Error:
         return b""
 
 
-def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
-    """The numbers in the sequences of some DER, which in an encrypted PKCS#8 file are the costs of its derivation."""
+def _sequences(der: bytes, *, inner: bool, depth: int = 0) -> Iterator[list[int]]:
+    """The numbers of each sequence in some DER, with `inner` also in what PKCS#8 packs into octet strings.
+
+    In an encrypted PKCS#8 file they are the costs of its derivation.
+    """
     at = 0
+    numbers = []
     while at + 2 <= len(der) and depth < 8:
         tag, size = der[at : at + 2]
         at += 2
@@ -66,11 +88,12 @@ def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
             octets = size & 0x7F
             size = int.from_bytes(der[at : at + octets], "big")
             at += octets
-        if tag == 0x30:
-            yield from _integers(der[at : at + size], depth + 1)
+        if tag == 0x30 or (inner and tag == 0x04):
+            yield from _sequences(der[at : at + size], inner=inner, depth=depth + 1)
         elif tag == 0x02:
-            yield int.from_bytes(der[at : at + size], "big")
+            numbers.append(int.from_bytes(der[at : at + size], "big"))
         at += size
+    yield numbers
 
 
 def _from_cryptography(key: Any) -> PrivateKey:
