@@ -54,7 +54,7 @@ def test_numbers_that_keep_the_processor_busy_are_not_looked_at(
 ) -> None:
     looked: list[bytes] = []
 
-    def look(data: bytes, _: bytes | None) -> None:
+    def look(data: bytes, _: bytes | None, **options: bool) -> None:
         looked.append(data)
         raise ValueError("which takes minutes")
 

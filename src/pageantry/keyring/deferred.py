@@ -131,7 +131,9 @@ class Deferred:
                 continue
             if key.public.plain != self.public:
                 raise KeyFileError("the key file holds another key inside", "it is damaged: use a copy of it")
-            return Signer(key.plain)
+            signer = Signer(key.plain)
+            signer.check()
+            return signer
         raise WrongPassphrase(f"the passphrase was wrong, {ATTEMPTS} times", "try once more")
 
     def __repr__(self) -> str:

@@ -244,6 +244,7 @@ class Keyring(Shared):
             if key.type == "ssh-rsa" and (key.public.bits or 0) < MIN_RSA_BITS:
                 raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
             private = Signer(key)
+            private.check()
         self._put(key.public, comment, private, limits)
 
     def _add_encrypted(

@@ -37,14 +37,16 @@ def parse(data: bytes, where: str) -> KeyFile:
         raise KeyFileError(f"{where} has larger numbers than an RSA key of {MAX_RSA_BITS} bits", "make a new key")
 
     def load(passphrase: bytes | None) -> tuple[PrivateKey, str]:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
-            return _from_cryptography(load_pem_private_key(data, passphrase)), ""
+            # its own check of RSA keys takes minutes for large ones; whoever signs with one looks at it (`Signer`)
+            key = load_pem_private_key(data, passphrase, unsafe_skip_rsa_key_validation=True)
+            return _from_cryptography(key), ""
         except UnsupportedKey as error:
             raise KeyFileError(f"{where} holds {error}", error.hint) from None
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
             if encrypted and isinstance(error, ValueError):
                 what = f"{where} is encrypted with another passphrase, or damaged"
                 raise WrongPassphrase(what, f"try again; {_HINT}") from None

@@ -123,6 +123,13 @@ class Signer:
         """
         return _usable(self._type, self._make, data, flags)
 
+    def check(self) -> None:
+        """Raise `UnsupportedKey` unless a signature of this key is one: some false numbers show only there."""
+        try:
+            verify(self.public, self.sign(b"a trial"), b"a trial")
+        except BadReply:
+            raise UnsupportedKey(f"{self._type} key whose signatures are none") from None
+
     def __repr__(self) -> str:
         return f"<Signer {self.public.type} {self.public.fingerprint()}>"
 
@@ -251,9 +258,9 @@ def _usable(kind: str, compute: Callable[_P, _T], *values: _P.args, **named: _P.
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
-    return ValueError, OverflowError, UnsupportedAlgorithm
+    return ValueError, OverflowError, UnsupportedAlgorithm, InternalError
 
 
 def _parse(key: PublicKey, signature: bytes) -> tuple[str, bytes, bytes]:
