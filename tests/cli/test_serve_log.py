@@ -88,7 +88,7 @@ def test_it_tells_for_which_login(environ: Environ, home: Path) -> None:
         client.extension(SessionBind.name, binding(host, b"session", False))
         client.sign(KEY.public, userauth(KEY.public, b"session", "bob"))
         line = agent.logged("signed with")
-    told = f"to log in as bob at example.org (ssh-ed25519 {host.public.fingerprint()})"
+    told = f'to log in as "bob" at example.org (ssh-ed25519 {host.public.fingerprint()})'
     assert line.endswith(f"signed with me@home ({FINGERPRINT}) for {ME}, {told}\n")
 
 
@@ -103,7 +103,7 @@ def test_it_names_the_program_that_asks(environ: Environ, home: Path) -> None:
         ) as process:
             process.communicate(b"data", timeout=30)
         line = agent.logged("signed with")
-    assert f"for ssh-keygen (process {process.pid}), to sign a file or message in the namespace file" in line
+    assert f'for ssh-keygen (process {process.pid}), to sign a file or message in the namespace "file"' in line
 
 
 def test_it_tells_what_was_refused_and_why(environ: Environ) -> None:
@@ -286,7 +286,7 @@ def asked(environ: Environ, home: Path, what: str) -> Iterator[tuple[terminals.A
         terminal.shows("added me@home")
         before = terminal.mode()
         with asking(place) as client_socket:
-            terminal.shows("[y/N] " if what == "consent" else "Passphrase of the key: ")
+            terminal.shows("[y/N] " if what == "consent" else "Passphrase: ")
             yield terminal, client_socket, before
 
 
@@ -308,14 +308,18 @@ def test_a_passphrase_is_asked_for_until_it_is_right(environ: Environ, home: Pat
     with asked(environ, home, "passphrase") as (terminal, client, before):
         terminal.type("falsch\n")
         terminal.shows("That passphrase was wrong.")
-        terminal.shows("Passphrase of the key: ", 2)
+        terminal.shows("Passphrase: ", 2)
         terminal.type(f"{PASSPHRASE}\n")
         assert isinstance(answer(client), SignResponse)
         terminal.shows("signed with")
         assert terminal.mode() == before
         assert PASSPHRASE not in terminal.shown
         assert "falsch" not in terminal.shown
-        assert f"{ME} wants to sign with the key\n  me@home\n" in terminal.shown
+        question = (
+            f"Passphrase for the key\n  me@home\n  ssh-ed25519 {FINGERPRINT}\n"
+            f"for something that is no login\nwanted by {ME}\nPassphrase: "
+        )
+        assert f"{question}\nThat passphrase was wrong.\n{question}" in terminal.shown
 
 
 def test_the_log_waits_for_the_answer(environ: Environ, home: Path) -> None:
