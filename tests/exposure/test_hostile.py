@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -168,12 +170,12 @@ def test_a_system_that_gives_no_threads_makes_room_and_goes_on(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([RuntimeError("can't start new thread"), MemoryError()])
-    start = server.start_new_thread
+    start: Callable[..., int] = _thread.start_new_thread
 
     def failing(*arguments: object) -> int:
         for error in failures:
             raise error
-        return start(*arguments)  # type: ignore[arg-type]
+        return start(*arguments)
 
     with passing(lambda _: ONE, said) as (address, _):
         with connected(address) as idle:
