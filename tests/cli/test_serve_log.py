@@ -258,7 +258,7 @@ def shell() -> str:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows how a process takes signals")
 def test_programs_that_it_starts_are_stopped_as_others_are(environ: Environ, home: Path) -> None:
     askpass = home / "askpass"
-    askpass.write_text(f"#!/bin/sh\ngrep -E 'Sig(Blk|Ign)' /proc/$$/status >{home}/signals\necho {PASSPHRASE}\n")
+    askpass.write_text(f"#!/bin/sh\ngrep -E 'Sig(Blk|Ign)' /proc/self/status >{home}/signals\necho {PASSPHRASE}\n")
     askpass.chmod(0o700)
     openssh(home / "sealed", 1, PASSPHRASE)
     environ |= {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
