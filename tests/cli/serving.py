@@ -113,11 +113,15 @@ class Served:
         wait_for(found, lambda: f"{words} not in {self.log}")
         return found()[0]
 
+    def read_out(self) -> None:
+        """Wait until the log has ended: its reader is not to meet a closed pipe."""
+        self._reader.join(30)
+
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """End it; its exit status, and all of its log."""
         self.process.send_signal(number)
         status = self.process.wait(30)
-        self._reader.join(30)
+        self.read_out()
         return status, "".join(self.log)
 
 
@@ -133,7 +137,11 @@ def serving(environ: Environ, *words: str | Path, **more: str) -> Iterator[Serve
         text=True,
         start_new_session=True,
     ) as process:
+        served = None
         try:
-            yield Served(process)
+            served = Served(process)
+            yield served
         finally:
             process.kill()
+            if served:
+                served.read_out()

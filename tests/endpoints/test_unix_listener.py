@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -447,6 +446,8 @@ def test_nothing_is_left_of_it(directory: Path, leaves_nothing: Callable[..., No
 
 
 def test_when_there_are_no_more_descriptors_that_is_said(directory: Path) -> None:
+    import resource  # which UNIX alone has
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))

@@ -41,7 +41,7 @@ class Log:
         self._broken = os.isatty(2)
         self._left_out = 0
         self._turn = threading.Lock()  # held while something else has the terminal
-        self._waiting: Queue[str | None] = Queue(MAX_WAITING)
+        self._waiting: Queue[str | threading.Event | None] = Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._write, name="pageantry log", daemon=True)
         self._thread.start()
 
@@ -55,6 +55,15 @@ class Log:
     def between(self, way: Way) -> Way:
         """A way to ask during whose questions nothing is written, as they are on the same terminal."""
         return _Between(way, self._turn)
+
+    def flush(self) -> None:
+        """Wait for what was said so far to be written, unless nobody reads it."""
+        done = threading.Event()
+        try:
+            self._waiting.put_nowait(done)
+        except Full:
+            return
+        done.wait(1)
 
     def close(self) -> None:
         """Write what waits, unless nobody reads it."""
@@ -70,6 +79,9 @@ class Log:
 
     def _write_lines(self) -> None:
         while line := self._waiting.get():
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
             left_out, self._left_out = self._left_out, 0
             text = f"({left_out} lines were left out here)\n" if left_out else ""
             text += f"{_broken(line) if self._broken else line}\n"

@@ -113,6 +113,8 @@ def serve(
 
 
 def _announce(places: Sequence[str], log: Log | None, *, as_json: bool) -> None:
+    if log:
+        log.flush()
     if as_json:
         print_json({"listens": places, "pid": os.getpid()})
     else:
