@@ -136,7 +136,7 @@ def test_our_agent_answers_rightly_whatever_fifty_clients_ask_at_once() -> None:
     assert set(figures) == {
         "rate",
         "share of a processor",
-        "memory after a tenth",
+        "memory from 10 to 40 %",
         "peak memory",
-        "memory after nine tenths",
+        "memory from 70 to 100 %",
     }
