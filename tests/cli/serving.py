@@ -143,5 +143,5 @@ def serving(environ: Environ, *words: str | Path, **more: str) -> Iterator[Serve
             yield served
         finally:
             process.kill()
-            if served:
+            if served is not None:
                 served.read_out()

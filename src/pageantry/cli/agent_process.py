@@ -56,12 +56,13 @@ def run(
 
     if sys.platform != "win32":  # whoever started us may have it ignored: then no answer of an askpass could be known
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for line in hardening.protect():
-        if say:
-            say(line)
+    unprotected = hardening.protect()
     hardening.many_files()
     listeners, keyring = begin()
     try:
+        for line in unprotected:
+            if say:
+                say(line)
         with _Wishes() as wishes:
             server = Server(listeners, sessions.to(keyring), say)
             try:
