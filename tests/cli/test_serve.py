@@ -214,11 +214,14 @@ def test_it_takes_over_the_socket_that_systemd_has_made(environ: Environ, home: 
         listening.bind(str(path))
         listening.listen()
         with pageantry.connect(str(path)) as early, activated(environ, listening=listening) as process:
-            assert early.identities() == []  # it has waited in the queue
-            assert lists(path) == []
-            process.terminate()
-            said, log = process.communicate(timeout=30)
-            assert process.returncode == 0
+            try:
+                assert early.identities() == []  # it has waited in the queue
+                assert lists(path) == []
+                process.terminate()
+                said, log = process.communicate(timeout=30)
+                assert process.returncode == 0
+            finally:
+                process.kill()
     assert said == f"SSH_AUTH_SOCK={path}; export SSH_AUTH_SOCK;\n"
     assert f"listening at {path}\n" in log
     assert not gone(path)  # it is systemd's
@@ -232,10 +235,13 @@ def test_systemd_starts_it_for_the_first_client(environ: Environ, home: Path) ->
     command = ["systemd-socket-activate", "-l", str(path), "-E", f"HOME={home}", *PROGRAM, "serve", str(home / "key")]
     key = openssh(home / "key", 1)
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        wait_for(path.is_socket, "it does not listen")
-        assert held(str(path)) == [key]
-        process.terminate()
-        assert process.wait(30) == 0
+        try:
+            wait_for(path.is_socket, "it does not listen")
+            assert held(str(path)) == [key]
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     assert path.is_socket()
 
 
