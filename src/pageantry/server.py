@@ -6,6 +6,7 @@ server.close()
 
 from __future__ import annotations
 
+import sys
 import threading
 from _thread import start_new_thread
 from time import monotonic, sleep
@@ -105,6 +106,14 @@ class _Served:
             pass  # the other end was faster
 
 
+def _start(serve: Callable[[_Served], None], served: _Served) -> None:
+    """Serve a connection in a thread of its own. Raises RuntimeError, MemoryError."""
+    if sys.platform == "win32":  # where pipes ask which thread they are in, which makes Python remember unknown ones
+        threading.Thread(target=serve, args=(served,), name="pageantry", daemon=True).start()
+    else:  # threading.Thread would wait until the thread runs, which is for ever if it has no memory to
+        start_new_thread(serve, (served,))
+
+
 class Server:
     """Serves the connections that come in at `listeners`, each in a thread, with a session that `open_session` gives.
 
@@ -168,8 +177,7 @@ class Server:
         with self._gate:
             self._served[served] = None
         try:
-            # threading.Thread would wait until the thread runs, which is for ever if it has no memory to
-            start_new_thread(self._serve, (served,))
+            _start(self._serve, served)
         except BaseException:
             self._end(served)
             raise

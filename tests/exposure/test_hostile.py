@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import errno
 import socket
@@ -170,18 +169,18 @@ def test_a_system_that_gives_no_threads_makes_room_and_goes_on(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([RuntimeError("can't start new thread"), MemoryError()])
-    start: Callable[..., int] = _thread.start_new_thread
+    start: Callable[..., None] = server._start
 
-    def failing(*arguments: object) -> int:
+    def failing(*arguments: object) -> None:
         for error in failures:
             raise error
-        return start(*arguments)
+        start(*arguments)
 
     with passing(lambda _: ONE, said) as (address, _):
         with connected(address) as idle:
             idle.sendall(LIST)
             assert received(idle, len(ONE)) == ONE
-            monkeypatch.setattr(server, "start_new_thread", failing)
+            monkeypatch.setattr(server, "_start", failing)
             for _ in range(2):
                 with connected(address) as unlucky:
                     assert hung_up(unlucky)
