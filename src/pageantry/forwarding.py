@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MAX_BINDS: Final = 16
 MAX_SESSION_ID: Final = 128
 MAX_PRINCIPALS: Final = 256
+#: Bytes of a user's or host's name, and of a pattern for one, that are compared; longer ones match nothing.
+MAX_NAME: Final = 1024
 #: Bits of the shortest RSA key that OpenSSH takes for a host's or an authority's.
 MIN_RSA_BITS: Final = 1024
 
@@ -245,6 +247,8 @@ def _certifies(certificate: Certificate, host: str, now: float) -> bool:
 def _matches(text: str, pattern: str) -> bool:
     """Whether `pattern`, in which * is any number of bytes and ? any one, is all of `text`."""
     data, wanted = (one.encode("utf-8", "surrogateescape") for one in (text, pattern))
+    if max(len(data), len(wanted)) > MAX_NAME:  # it would take long, and no name has so many
+        return False
     at = place = 0
     again: tuple[int, int] | None = None  # where to go on if this fails: after the last *, one byte further
     while at < len(data):

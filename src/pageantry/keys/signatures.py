@@ -233,6 +233,8 @@ def _rsa_private_key(n: int, e: int, d: int, iqmp: int, p: int, q: int) -> rsa.R
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     _check_rsa_size(n)
+    if max(e, d, iqmp, p, q) > n:  # before any arithmetic, which would take long with numbers of any length
+        raise ValueError("a number that is larger than the modulus")
     if min(p, q) < 3 or p * q != n or iqmp * q % p != 1 or not 0 < iqmp < p:
         raise ValueError("the primes do not belong to the modulus")
     if not 0 < d < n or (e * d - 1) % (p - 1) or (e * d - 1) % (q - 1):
