@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 ORDER = [
     "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
     "client", "console", "terminal", "askpass", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
-    "securitykeys", "keyring", "mux", "guard", "framing", "sessions", "server", "exposure", "for_paramiko",
+    "securitykeys", "keyring", "mux", "guard", "framing", "sessions", "lane", "server", "exposure", "for_paramiko",
     "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"

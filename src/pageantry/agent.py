@@ -144,6 +144,12 @@ class Shared(Agent):
     def open(self, peer: Peer | None, gone: Callable[[], bool] | None = None) -> Shared:
         """The agent as a connection sees it that `peer` has made; `gone` tells whether its other end has left."""
 
+    # What every login asks for, and one thread may answer for many connections
+
     @abstractmethod
-    def listing(self) -> bytes:
-        """The frame of an IDENTITIES_ANSWER with `identities`: agents are asked for nothing as often."""
+    def listing_at_once(self) -> bytes | None:
+        """The frame of an IDENTITIES_ANSWER with `identities`; None where it would have to be computed."""
+
+    @abstractmethod
+    def sign_at_once(self, key: bytes, data: bytes, flags: int) -> bytes | None:
+        """As `sign` with the key of that blob; None where somebody has to be asked or told, or it takes a while."""

@@ -33,6 +33,10 @@ _large: dict[int, int] = {}  # by process
 _gate = threading.Lock()
 
 
+class Idle(TimeoutError):
+    """No frame has begun in time."""
+
+
 class Frames:
     """Takes whole frames off `connection`, and sends others."""
 
@@ -46,11 +50,14 @@ class Frames:
     def next(self, patience: float) -> bytes:
         """The next frame, which begins within `patience` seconds; empty when the other end is closed.
 
-        Raises `WireError` for a length that cannot be, TimeoutError, OSError.
+        Raises `WireError` for a length that cannot be, `Idle` where none begins, TimeoutError, OSError.
         """
         self.idle_since = began = monotonic()
         if not self._kept:
-            piece = self._receive(patience)
+            try:
+                piece = self._receive(patience)
+            except TimeoutError:
+                raise Idle from None
             if len(piece) == 4 + int.from_bytes(piece[:4], "big") > 4:  # nearly always
                 self.idle_since = None
                 return piece
@@ -61,6 +68,10 @@ class Frames:
         whole = self._rest(began + FRAME_TIMEOUT)
         self.idle_since = None
         return whole
+
+    def unread(self, piece: bytes) -> None:
+        """Have `next` begin with that, which somebody else has received."""
+        self._kept += piece
 
     def send(self, frame: bytes) -> None:
         """Send a frame. Raises TimeoutError, OSError."""

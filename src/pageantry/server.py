@@ -6,14 +6,16 @@ server.close()
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from _thread import start_new_thread
 from time import monotonic, sleep
 
 from .errors import Error
-from .framing import Frames
+from .framing import Frames, Idle
 from .messages import Failure, frame
+from .sessions import Served
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +42,24 @@ if TYPE_CHECKING:
         def close(self) -> None:
             """Have `accept` raise, also the one that another thread waits in."""
 
+    class _Lane(Protocol):
+        """See `lane.Lane`."""
+
+        def take(self, served: Served, connection: socket.socket, /) -> None: ...
+        def close(self) -> None: ...
+
 
 #: Seconds that a client may leave its connection unused. Clients that forget theirs must not take all there can be.
 IDLE_TIMEOUT: Final = 3600.0
-#: Connections at the same time; each takes a thread, some 20 KB, and up to two descriptors. For a further one, the
-#: process that has most of them loses the one that it has left unused for longest; or its first, if it keeps all busy.
+#: Connections at the same time; each takes up to two descriptors and, while it is busy or where there is no `lane`, a
+#: thread. For a further one, the process that has most of them loses the one that it has left unused for longest; or
+#: its first, if it keeps all busy.
 MAX_CONNECTIONS: Final = 2048
 #: Seconds that closing waits for answers that are under way.
 GRACE: Final = 5.0
 
+#: Seconds that a thread waits for the next request of a connection that it has served.
+_STAY: Final = 5.0
 #: Seconds until a listener is tried again that could not accept, for want of descriptors as a rule.
 _PAUSE: Final = 0.1
 #: Seconds after which it is said again that clients are hung up on for others.
@@ -57,13 +68,16 @@ _QUIET: Final = 60.0
 _FAILURE: Final = frame(Failure().payload())
 
 
-def converse(frames: Frames, session: Session, say: Callable[[str], object] | None = None) -> None:
+def converse(
+    frames: Frames, session: Session, say: Callable[[str], object] | None = None, patience: float | None = None
+) -> None:
     """Have `session` answer the requests that come in `frames`, one after the other, to their end.
 
     Raises `WireError` when the client talks nonsense, `Error` when `session` has no reply, OSError when the client is
-    too slow or has gone. Where `session` fails as no program should, the reply is FAILURE, if there is a `say` to tell.
+    too slow or has gone, `Idle` when it has not asked for anything in `patience` seconds (None: `IDLE_TIMEOUT`).
+    Where `session` fails as no program should, the reply is FAILURE, if there is a `say` to tell.
     """
-    while request := frames.next(IDLE_TIMEOUT):
+    while request := frames.next(patience or IDLE_TIMEOUT):
         try:
             reply = session.answer(request)
         except Error:
@@ -88,25 +102,20 @@ def _fault(error: Exception) -> str:
     return f"{type(error).__name__}{where}"
 
 
-class _Served:
-    """A connection that is being served, by a thread."""
+if sys.platform == "linux":
+    from .lane import Lane
 
-    def __init__(self, connection: Connection, session: Session) -> None:
-        self.frames = Frames(connection)
-        self.session = session
-        self.pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
-        #: set when nothing of it is left
-        self.ended = threading.Event()
+    def _lane(work: Callable[[Served], object], end: Callable[[Served], object]) -> _Lane | None:
+        return Lane(work, end, IDLE_TIMEOUT)
 
-    def hang_up(self) -> None:
-        """Have its thread end."""
-        try:
-            self.frames.connection.shutdown(2)
-        except OSError:
-            pass  # the other end was faster
+else:
+
+    def _lane(work: Callable[[Served], object], end: Callable[[Served], object]) -> _Lane | None:
+        """None: each connection has a thread."""
+        return None
 
 
-def _start(serve: Callable[[_Served], None], served: _Served) -> None:
+def _start(serve: Callable[[Served], None], served: Served) -> None:
     """Serve a connection in a thread of its own. Raises RuntimeError, MemoryError."""
     if sys.platform == "win32":  # where pipes ask which thread they are in, which makes Python remember unknown ones
         threading.Thread(target=serve, args=(served,), name="pageantry", daemon=True).start()
@@ -115,7 +124,7 @@ def _start(serve: Callable[[_Served], None], served: _Served) -> None:
 
 
 class Server:
-    """Serves the connections that come in at `listeners`, each in a thread, with a session that `open_session` gives.
+    """Serves the connections that come in at `listeners`, each with a session that `open_session` gives.
 
     `say` is told, in a line each, why a client was hung up on that would rather have had a reply.
     """
@@ -130,9 +139,10 @@ class Server:
         self._open_session = open_session
         self._say = say or (lambda _: None)
         self._gate = threading.Lock()
-        self._served: dict[_Served, None] = {}
+        self._served: dict[Served, None] = {}
         self._closed = False
         self._quiet_until = 0.0
+        self._lane = _lane(self._work, self._end)
         self._accepting = [
             threading.Thread(target=self._accept, args=(listener,), name="pageantry server", daemon=True)
             for listener in listeners
@@ -141,7 +151,7 @@ class Server:
             thread.start()
 
     def close(self) -> None:
-        """Take no more connections, hang up on those there are, and wait for their threads, `GRACE` seconds at most."""
+        """Take no more connections, hang up on those there are, and wait for their ends, `GRACE` seconds at most."""
         self._closed = True
         for listener in self._listeners:
             listener.close()
@@ -155,6 +165,8 @@ class Server:
                 one.session.shutdown()
         for one in served:
             one.ended.wait(max(0.0, deadline - monotonic()))
+        if self._lane:
+            self._lane.close()
 
     def _accept(self, listener: Listener) -> None:
         while not listener.closed:
@@ -166,21 +178,43 @@ class Server:
                     sleep(_PAUSE)
 
     def _begin(self, connection: Connection) -> None:
-        """Serve a connection. Raises RuntimeError when the system gives no more threads, MemoryError and the like."""
+        """Serve a connection. Raises RuntimeError when the system gives no more threads, OSError and the like."""
         if len(self._served) >= MAX_CONNECTIONS:
             self._make_room()
         try:
-            served = _Served(connection, self._open_session(connection))
+            served = Served(connection, self._open_session(connection))
         except BaseException:
             connection.close()
             raise
         with self._gate:
             self._served[served] = None
         try:
-            _start(self._serve, served)
+            self._wait_for(served)
         except BaseException:
             self._end(served)
             raise
+
+    def _wait_for(self, served: Served) -> None:
+        """Have a connection be served as soon as it asks for something. Raises as `_begin` does."""
+        connection = served.frames.connection
+        if self._lane and isinstance(connection, socket.socket):
+            self._lane.take(served, connection)
+        else:
+            _start(self._serve, served)
+
+    def _rest(self, served: Served) -> None:
+        """The same for one that has been served already, and ends if that cannot be."""
+        try:
+            self._wait_for(served)
+        except Exception:  # noqa: BLE001 - the lane has closed, say
+            self._end(served)
+
+    def _work(self, served: Served) -> None:
+        """Serve a connection that has asked for more than the lane gives."""
+        try:
+            _start(self._serve, served)
+        except Exception:  # noqa: BLE001 - for want of threads or memory: others are served
+            self._end(served)
 
     def _make_room(self) -> None:
         """Hang up on a client of the process that has most: the one that is idle for longest, or else the oldest."""
@@ -199,7 +233,7 @@ class Server:
             self._quiet_until = monotonic() + _QUIET
             self._tell("there is no room for all clients: one was hung up on for another")
 
-    def _end(self, served: _Served) -> None:
+    def _end(self, served: Served) -> None:
         """Let go of a connection and its session."""
         with self._gate:  # so that nobody shuts down what is closed
             self._served.pop(served, None)
@@ -213,13 +247,20 @@ class Server:
         except OSError:
             pass  # nobody reads it any more, which is no reason to serve nobody any more
 
-    def _serve(self, served: _Served) -> None:
+    def _serve(self, served: Served) -> None:
+        then = self._end
         try:
-            converse(served.frames, served.session, self._tell)
+            if served.owed:
+                served.frames.send(served.owed)
+                served.owed = b""
+            converse(served.frames, served.session, self._tell, _STAY if self._lane else None)
+        except Idle:
+            if self._lane:
+                then = self._rest
         except Error as error:
             if not self._closed:
                 self._tell(f"a client was hung up on: {error}")
         except OSError:
             pass  # it is too slow, or has gone
         finally:
-            self._end(served)
+            then(served)

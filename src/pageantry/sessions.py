@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         def answer(self, request: bytes, /) -> bytes:
             """The reply, both whole frames. Raises `AgentError` when there is none: the client is hung up on."""
 
+        def at_once(self, request: bytes, /) -> bytes | None:
+            """The same if it takes no time: nothing to wait for, and little to compute. None for all else."""
+
         def shutdown(self) -> None:
             """Have an `answer` that another thread waits for end soon, with `AgentError`."""
 
@@ -98,6 +101,33 @@ def _has_left(connection: Connection) -> bool:
     return False
 
 
+class Served:
+    """A connection that is being served."""
+
+    def __init__(self, connection: Connection, session: Session) -> None:
+        self.frames = Frames(connection)
+        self.session = session
+        self.pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
+        #: the rest of a reply, of which its other end has not taken more
+        self.owed = b""
+        #: set when nothing of it is left
+        self.ended = threading.Event()
+
+    def at_once(self, request: bytes) -> bytes | None:
+        """See `Session`; None where it fails, too: whoever answers in full says why."""
+        try:
+            return self.session.at_once(request)
+        except Exception:  # noqa: BLE001 - see above
+            return None
+
+    def hang_up(self) -> None:
+        """Have whoever waits for it end it."""
+        try:
+            self.frames.connection.shutdown(2)
+        except OSError:
+            pass  # the other end was faster
+
+
 class Passage:
     """A session with the agent that `connect` leads to: frames go there and back as they are, known or not.
 
@@ -132,6 +162,9 @@ class Passage:
             raise requests.hung_up(self._address)
         return reply
 
+    def at_once(self, request: bytes) -> bytes | None:
+        """None: another agent takes its time."""
+
     def shutdown(self) -> None:
         """See `Session`."""
         self._ended = True
@@ -159,6 +192,9 @@ class Answers:
         with self._turn:
             return frame(answer(self._agent, request[4:]))
 
+    def at_once(self, request: bytes) -> bytes | None:
+        """None: it may be another one's turn."""
+
     def shutdown(self) -> None:
         """Nothing: it cannot be interrupted."""
 
@@ -174,9 +210,22 @@ class View:
 
     def answer(self, request: bytes) -> bytes:
         """See `Session`."""
-        if request == _LIST:  # which comes before every login, so it has a short way
-            return self._agent.listing()
-        return frame(answer(self._agent, request[4:]))
+        return self.at_once(request) or frame(answer(self._agent, request[4:]))
+
+    def at_once(self, request: bytes) -> bytes | None:
+        """See `Session`: what every login begins with, a list and a signature, as a rule."""
+        if request == _LIST:
+            return self._agent.listing_at_once()
+        if request[4] != SignRequest.number:
+            return None
+        try:
+            asked = decode(request[4:])
+            if not isinstance(asked, SignRequest) or asked.flags & ~_KNOWN_FLAGS:
+                return None
+            signature = self._agent.sign_at_once(asked.key, asked.data, asked.flags)
+            return signature and frame(SignResponse(signature).payload())
+        except Error:
+            return None
 
     def shutdown(self) -> None:
         """Nothing: whatever waits for a person looks whether its client is still there."""

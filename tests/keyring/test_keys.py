@@ -113,7 +113,7 @@ def test_keys_are_listed_in_the_order_in_which_they_came_and_replaced_in_their_p
         keyring.add(ed25519_key(seed), f"key {seed}")
     keyring.add(ed25519_key(2), "another comment \udcff")
     assert [one.comment for one in keyring.identities()] == ["key 1", "another comment \udcff", "key 3"]
-    listed = decode(keyring.listing()[4:])
+    listed = decode((keyring.listing_at_once() or b"")[4:])
     assert isinstance(listed, IdentitiesAnswer)
     assert listed.identities[1] == (ed25519_key(2).public.blob, b"another comment \xff")
 
@@ -237,7 +237,7 @@ def test_a_key_for_which_a_list_has_no_room_is_refused_with_a_word_and_the_other
     with pytest.raises(Refused, match="no room"):
         keyring.add(ed25519_key(3), "z" * 100_000)
     assert any("no room" in line for line in said)
-    assert len(keyring.listing()) <= 4 + MAX_MESSAGE
+    assert len(keyring.listing_at_once() or b"") in range(200_000, 4 + MAX_MESSAGE + 1)
     keyring.add(ed25519_key(2), "short")  # which makes room
     keyring.add(ed25519_key(3), "z" * 100_000)
     assert len(held(keyring)) == 3

@@ -104,9 +104,14 @@ class Held:
         return f"{line(self.comment)} ({self.fingerprint})" if self.comment else self.fingerprint
 
     @property
+    def free(self) -> bool:
+        """Whether it may sign whatever, without a question and any number of times."""
+        return not (self.confirm or self.destinations or self.signatures_left)
+
+    @property
     def limited(self) -> bool:
         """Whether there is anything that it may not do."""
-        return bool(self.confirm or self.destinations or self.signatures_left) or self.expires < _NEVER
+        return not self.free or self.expires < _NEVER
 
     @property
     def clear(self) -> bool:

@@ -13,7 +13,7 @@ from ..keys.signatures import Signer
 from ..messages import SessionBind
 from . import extending, hardware, questions
 from .deferred import Deferred
-from .holding import Held, Holding, line, listing
+from .holding import Held, Holding, line
 from .locking import Locking
 
 TYPE_CHECKING = False
@@ -103,11 +103,9 @@ class Keyring(Shared):
         """See `Agent.identities`: those that this connection may see, and none while it is locked."""
         return [Identity(held.public, held.comment) for held in self.visible()]
 
-    def listing(self) -> bytes:
-        """See `Shared.listing`."""
-        if self._path is forwarding.LOCAL and not self._common.locking.locked:
-            return self._common.holding.listing()
-        return listing(self.visible())
+    def listing_at_once(self) -> bytes | None:
+        """See `Shared.listing_at_once`."""
+        return self._common.holding.listing() if self._unlimited else None
 
     def sign(self, key: PublicKey, data: bytes, flags: SignFlags = SignFlags.NONE, *, verify: bool = False) -> bytes:
         """See `Agent.sign`. A person may be asked first, for consent and for a passphrase."""
@@ -119,6 +117,14 @@ class Keyring(Shared):
         if self._common.say:
             self._tell("signed with", held, f", {questions.purpose(held, data, self._path)}")
         return signature
+
+    def sign_at_once(self, key: bytes, data: bytes, flags: int) -> bytes | None:
+        """See `Shared.sign_at_once`."""
+        if self._unlimited and not self._common.say:
+            held = self._common.holding.get(key)
+            if held and held.free and isinstance(held.private, Signer) and held.private.quick:
+                return held.private.sign(data, flags)
+        return None
 
     def add(self, key: PrivateKey, comment: str = "", constraints: Iterable[Constraint] = ()) -> None:
         """See `Agent.add`. `UnsupportedKey` for one whose halves do not belong together."""
@@ -179,6 +185,11 @@ class Keyring(Shared):
         return list(extending.NAMES)
 
     # How they are granted
+
+    @property
+    def _unlimited(self) -> bool:
+        """Whether this connection may do with each key whatever that key may do."""
+        return self._path is forwarding.LOCAL and not self._common.locking.locked
 
     def _bind(self, data: bytes) -> bytes:
         """Bind this connection to a session. One that failed to, or that did while locked, is no local one any more."""

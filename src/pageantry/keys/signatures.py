@@ -40,6 +40,8 @@ _CURVES = {
     "sk-ecdsa-sha2-nistp256@openssh.com": ("SECP256R1", "SHA256"),
 }
 _RSA_HASHES = {"ssh-rsa": "SHA1", "rsa-sha2-256": "SHA256", "rsa-sha2-512": "SHA512"}
+#: What signs within 0.1 ms.
+_QUICK = ("ssh-ed25519", "ecdsa-sha2-nistp256")
 _DSA_INTEGER = 20  # bytes of r and of s; RFC 4253, section 6.6 knows no other size
 
 
@@ -122,6 +124,11 @@ class Signer:
         Raises `UnsupportedKey` for an RSA key that is too small for the hash that `flags` asks for.
         """
         return _usable(self._type, self._make, data, flags)
+
+    @property
+    def quick(self) -> bool:
+        """Whether a signature takes a tenth of a millisecond, where others take ten."""
+        return self._type in _QUICK
 
     def check(self) -> None:
         """Raise `UnsupportedKey` unless a signature of this key is one: some false numbers show only there."""
