@@ -23,24 +23,8 @@ if TYPE_CHECKING:
     from typing import Final, Protocol
 
     from .client import Connection
+    from .endpoints.listening import Listener
     from .sessions import Opener, Session
-
-    class Listener(Protocol):
-        """Where connections come in; whoever comes in has been looked at."""
-
-        @property
-        def path(self) -> str:
-            """What SSH_AUTH_SOCK takes."""
-
-        @property
-        def closed(self) -> bool:
-            """Whether no more will."""
-
-        def accept(self) -> Connection:
-            """The next one. Raises OSError."""
-
-        def close(self) -> None:
-            """Have `accept` raise, also the one that another thread waits in."""
 
     class _Lane(Protocol):
         """See `lane.Lane`."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Final, NoReturn, Self
 
+    from ..endpoints.listening import Listener
     from ..keyring import Keyring
-    from ..server import Listener
 
     Environ = dict[str, str]
     #: What makes an agent, and the places where it listens, of which the first is what SSH_AUTH_SOCK is to name.

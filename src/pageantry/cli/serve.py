@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import click
 
-from ..errors import AddressError, Error
+from ..errors import Error
 from .common import as_seconds, print_json, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Final
+    from typing import Any, Final
 
-    from ..endpoints import Endpoint
+    from ..endpoints.listening import Listener
     from ..keyring import Keyring
     from ..prompts import Way
-    from ..server import Listener
     from .log import Log
 
 _COMMAND: Final = "pageantry.command"
+
+
+class Options(NamedTuple):
+    """The words of the command line."""
+
+    files: tuple[str, ...]
+    listen: tuple[str, ...]
+    never_ask: tuple[str, ...]
+    openssh_config: str | None
+    lifetime: int | None
+    clear_after: int | None
+    quiet: bool
+    json: bool
 
 
 class _Serve(click.Command):
@@ -39,23 +53,17 @@ class _Serve(click.Command):
 
 @click.command(cls=_Serve, short_help="Be an agent, which keeps keys for other programs.")
 @click.argument("files", metavar="[KEYFILE]... [-- COMMAND...]", nargs=-1, type=click.Path())
-@click.option("--listen", "addresses", metavar="ADDRESS", multiple=True, help="Where to listen; can be repeated.")
+@click.option("--listen", metavar="ADDRESS", multiple=True, help="Where to listen; can be repeated.")
 @click.option(
     "-t", "--lifetime", metavar="TIME", callback=as_seconds, help="Forget keys after 90 (seconds), 15m, 1h30m, …"
 )
 @click.option("--clear-after", metavar="TIME", callback=as_seconds, help="Ask again for keys unused for so long.")
+@click.option("--never-ask", metavar="ADDRESS", multiple=True, help="Listen for programs that cannot wait; see above.")
+@click.option("--openssh-config", metavar="FILE", help="Write a line there that leads OpenSSH here.")
 @click.option("-q", "--quiet", is_flag=True, help="Write no log.")
-@click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON.")
+@click.option("--json", is_flag=True, help="Print where it listens as JSON.")
 @click.pass_context
-def serve(
-    ctx: click.Context,
-    files: tuple[str, ...],
-    addresses: tuple[str, ...],
-    lifetime: int | None,
-    clear_after: int | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def serve(ctx: click.Context, /, **given: Any) -> None:
     """Be an agent, which keeps keys for other programs, until Ctrl-C or SIGTERM; with a COMMAND, as long as that runs.
 
     Each KEYFILE is held from the start, an encrypted one as it is: its passphrase is asked for when the key is first
@@ -63,8 +71,13 @@ def serve(
     before it starts). Keys may be added at any time (pageantry add, ssh-add, Pageant). The log on standard error tells
     who had what signed for whom.
 
-    ADDRESS is unix:PATH or a path, launchd:NAME for a socket of launchd's, on Windows pipe:NAME. Without any, it is a
-    socket that systemd has handed over, or one in the runtime directory. The place is printed in the shell's words.
+    ADDRESS is unix:PATH or a path, or launchd:NAME for a socket of launchd's. Without any, it is a socket that systemd
+    has handed over, or one in the runtime directory. On Windows it is pageant (which is what is taken without any),
+    pageant-pipe or pageant-window alone, openssh, pipe:NAME, assuan:PATH, cygwin:PATH or winsock:PATH. The place is
+    printed in the shell's words.
+
+    Some programs give up before a person has answered. Where those are to connect, --never-ask listens: whoever comes
+    in there sees no keys whose use would have to be asked for.
 
     \b
     Examples:
@@ -74,51 +87,92 @@ def serve(
       pageantry serve ~/.ssh/deploy -- git push
     """
     from .. import hardening
-    from ..keyring import Keyring
-    from ..prompts import Person, secret
     from . import agent_process
-    from .add import opened
-    from .log import Log, not_stopped
+    from .log import Log
 
-    command = ctx.meta.get(_COMMAND)
-    log = None if quiet or command else Log()  # a command has the terminal for itself
-    say_so = log.say if log else None
-    ways = _ways(log, terminal=not command)
-    if command and sys.platform != "win32":
-        hardening.hide()  # and no more: this process becomes the command, which may have its core files
-    in_clear = [] if ways else [one for path in files for one in opened(path, secret)]  # nobody to ask later
+    options, command = Options(**given), ctx.meta.get(_COMMAND)
+    if not command:
+        with ExitStack() as stack:
+            log = None if options.quiet else Log()
+            if log:
+                stack.callback(log.close)
+            serving = _Serving(options, log, _ways(log, terminal=True), stack)
+            agent_process.run(serving.begin, log.say if log else None, ready=serving.ready)
+            if log:
+                log.say("ended; all keys are forgotten")
+    elif options.never_ask or options.openssh_config:
+        raise Error("a command has an agent for itself", "leave --never-ask and --openssh-config away")
+    else:  # it has the terminal for itself, too
+        if sys.platform != "win32":
+            hardening.hide()  # and no more: this process becomes the command, which may have its core files
+        agent_process.beside(command, _Serving(options, None, _ways(None, terminal=False), new=True).begin)
 
-    def begin() -> tuple[Sequence[Listener], Keyring]:
-        keyring = Keyring(Person(ways), lifetime=lifetime, clear_after=clear_after, say=say_so)
-        for key, comment in in_clear:
+
+class _Serving:
+    """What `options` ask for, step by step; what it leaves open is closed by `stack`. `new` is a place of its own."""
+
+    def __init__(
+        self, options: Options, log: Log | None, ways: list[Way], stack: ExitStack | None = None, *, new: bool = False
+    ) -> None:
+        from ..prompts import secret
+        from .add import opened
+
+        self._options, self._log, self._ways, self._stack, self._new = options, log, ways, stack, new
+        self._hasty: list[Listener] = []
+        # Where there will be nobody to ask, passphrases are asked for now.
+        self._clear = [] if ways else [one for path in options.files for one in opened(path, secret)]
+
+    def begin(self) -> tuple[Sequence[Listener], Keyring]:
+        """Read the keys, and listen."""
+        from .. import sessions
+        from ..keyring import Keyring
+        from ..prompts import Person
+        from ..server import Server
+        from .log import not_stopped
+
+        options, say = self._options, self._log.say if self._log else None
+        keyring = Keyring(
+            Person(self._ways),
+            lifetime=options.lifetime,
+            clear_after=options.clear_after,
+            say=say,
+        )
+        for key, comment in self._clear:
             keyring.add(key, comment)
-        for path in files if ways else ():
+        for path in options.files if self._ways else ():
             _load(keyring, path)
         with not_stopped():
-            return _listeners(addresses, new=bool(command)), keyring
+            if options.never_ask and self._stack:
+                self._hasty = _listeners(options.never_ask)
+                server = Server(self._hasty, sessions.to(keyring.unasked()), say)
+                self._stack.callback(server.close)
+            if options.listen or self._hasty:
+                return _listeners(options.listen), keyring
+            return _unnamed(new=self._new), keyring
 
-    def ready(listeners: Sequence[Listener]) -> None:
+    def ready(self, listeners: Sequence[Listener]) -> None:
+        """Tell where it listens: OpenSSH, and the person."""
+        from .log import not_stopped
+        from .openssh_config import Config
+
+        everywhere = [one.path for one in (*listeners, *self._hasty)]
+        path = next((one for one in everywhere if one != "pageant-window"), "")
+        if self._options.openssh_config and self._stack and path:
+            config = Config(self._options.openssh_config)
+            self._stack.callback(config.close)
+            if (line := config.lead(path)) and self._log:
+                self._log.say(line)
         with not_stopped():
-            _announce([listener.path for listener in listeners], log, as_json=as_json)
-
-    if command:
-        agent_process.beside(command, begin)
-    try:
-        agent_process.run(begin, say_so, ready=ready)
-        if log:
-            log.say("ended; all keys are forgotten")
-    finally:
-        if log:
-            log.close()
+            _announce(everywhere, path, self._log, as_json=self._options.json)
 
 
-def _announce(places: Sequence[str], log: Log | None, *, as_json: bool) -> None:
+def _announce(places: Sequence[str], path: str, log: Log | None, *, as_json: bool) -> None:
     if log:
         log.flush()
     if as_json:
         print_json({"listens": places, "pid": os.getpid()})
-    else:
-        click.echo(_setting(places[0]))
+    elif path:
+        click.echo(_setting(path))
     sys.stdout.flush()
     if log:
         end = " until Ctrl-C" if sys.stderr.isatty() else ""
@@ -150,30 +204,19 @@ def _load(keyring: Keyring, path: str) -> None:
         keyring.add_encrypted(data, path, certificate)
 
 
-def _listeners(addresses: Sequence[str], *, new: bool) -> list[Listener]:
-    """What listens at all of them, or nothing and an error; without any at the usual place, or at a `new` one."""
+def _listeners(addresses: Sequence[str]) -> list[Listener]:
+    """What listens at all of them, or nothing and an error."""
+    from ..endpoints import listening
+
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners += _listen(address)
+            listeners += listening.listen(address)
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
-    return listeners or _unnamed(new=new)
-
-
-def _endpoint(address: str, kind: str, use: str) -> Endpoint:
-    """The place of that kind that `address` names. Raises `AddressError` for any other, and says what to `use`."""
-    from ..endpoints import parse
-
-    try:
-        endpoint = parse(address)
-    except AddressError as error:
-        raise AddressError(str(error), use) from None
-    if endpoint.kind != kind:
-        raise AddressError(f"an agent cannot be served at {address}", use)
-    return endpoint
+    return listeners
 
 
 if sys.platform == "win32":
@@ -181,17 +224,14 @@ if sys.platform == "win32":
     def _setting(place: str) -> str:
         return f"$env:SSH_AUTH_SOCK = '{place}'"
 
-    def _listen(address: str) -> list[Listener]:
-        from .. import winpipe
-
-        endpoint = _endpoint(address, "pipe", "use pipe:NAME")
-        try:
-            return [winpipe.listen(endpoint.where)]
-        except FileExistsError:
-            raise Error(f"{address} is another program's", "choose another name, or end that program") from None
-
     def _unnamed(*, new: bool) -> list[Listener]:
-        raise AddressError("an agent has no usual place here yet", "give it one: --listen pipe:NAME")
+        """Where everybody looks; or, for a command alone, where nobody does."""
+        from .. import winpipe
+        from ..endpoints import listening
+
+        if new:
+            return [winpipe.listen(f"pageantry-{os.urandom(16).hex()}")]
+        return listening.listen("pageant")
 
 else:
 
@@ -199,15 +239,6 @@ else:
         from shlex import quote
 
         return f"SSH_AUTH_SOCK={quote(place)}; export SSH_AUTH_SOCK;"
-
-    def _listen(address: str) -> list[Listener]:
-        from ..endpoints import activation, unix_listener
-
-        kind, colon, name = address.partition(":")
-        if colon and kind == "launchd":
-            return list(activation.launchd(name))
-        endpoint = _endpoint(address, "unix", "use unix:PATH, or a path with a slash")
-        return [unix_listener.listen(endpoint.where)]
 
     def _unnamed(*, new: bool) -> list[Listener]:
         """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from ..endpoints.listening import Listener
     from ..keyring import Keyring
-    from ..server import Listener
 
 
 class _Raw(click.Command):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What every pipe of Pageant's is called at first. One that is not `pipe_name()` belongs to somebody else.
 PREFIX: Final = "pageant."
+#: What the mutex is called at first.
+MUTEX: Final = "Local\\pageant-mutex."
 #: What Windows scrambles, in another way in each session: this stands in the name, too.
 BLOCK: Final = b"Pageant".ljust(16, b"\0")
 
@@ -27,16 +29,30 @@ def pipe_name() -> str:
     if sys.platform == "win32":
         from . import _session
 
+        return _session.text(name_for(_user(), _session.scrambled(BLOCK)))
+    else:  # noqa: RET505 - so that type checkers know what is for Windows only
+        raise Unreachable(
+            "Pageant's pipe is on Windows only", wsl.hint("pageant") or "on UNIX Pageant has a socket: use unix:PATH"
+        )
+
+
+if sys.platform == "win32":
+
+    def mutex_name() -> str:
+        """The name of the mutex that a Pageant holds while it starts, since 0.77. Raises `Unreachable`."""
+        from . import _session
+
+        return f"{MUTEX}{_session.text(_user())}"
+
+    def _user() -> bytes:
+        from . import _session
+
         user = user_name(_session.principal(), _session.account())
         if user is None:
             raise Unreachable(
                 "Windows does not say who you are, and Pageant's pipe has your name", "name its pipe with pipe:NAME"
             )
-        return _session.text(name_for(user, _session.scrambled(BLOCK)))
-    else:  # noqa: RET505 - so that type checkers know what is for Windows only
-        raise Unreachable(
-            "Pageant's pipe is on Windows only", wsl.hint("pageant") or "on UNIX Pageant has a socket: use unix:PATH"
-        )
+        return user
 
 
 def user_name(principal: bytes | None, account: bytes | None) -> bytes | None:

@@ -104,6 +104,11 @@ class Held:
         return f"{line(self.comment)} ({self.fingerprint})" if self.comment else self.fingerprint
 
     @property
+    def asks(self) -> bool:
+        """Whether a person has to do something before it signs: agree, give a passphrase, or touch a security key."""
+        return self.confirm or self.public.hardware or not self.clear
+
+    @property
     def free(self) -> bool:
         """Whether it may sign whatever, without a question and any number of times."""
         return not (self.confirm or self.destinations or self.signatures_left)

@@ -79,10 +79,18 @@ class Keyring(Shared):
         self._peer: Peer | None = None
         self._path = forwarding.LOCAL
         self._gone: Callable[[], bool] = _never
+        self._asks = True
 
     def open(self, peer: Peer | None, gone: Callable[[], bool] | None = None) -> Keyring:
         """See `Shared.open`: a view has the same keys, and hops of its own."""
         return _View(self, peer, gone or _never)
+
+    def unasked(self) -> Keyring:
+        """The same keys for clients that cannot wait for a person: those for which one is asked are not to be seen."""
+        impatient = _View(self, None, _never)
+        impatient.close()  # it is nobody's own
+        impatient._asks = False
+        return impatient
 
     def close(self) -> None:
         """Forget all keys, and end all questions."""
@@ -189,7 +197,10 @@ class Keyring(Shared):
     @property
     def _unlimited(self) -> bool:
         """Whether this connection may do with each key whatever that key may do."""
-        return self._path is forwarding.LOCAL and not self._common.locking.locked
+        return self._path is forwarding.LOCAL and self._asks and not self._common.locking.locked
+
+    def _may_see(self, held: Held) -> bool:
+        return (self._asks or not held.asks) and forwarding.may_see(held.destinations, self._path)
 
     def _bind(self, data: bytes) -> bytes:
         """Bind this connection to a session. One that failed to, or that did while locked, is no local one any more."""
@@ -204,15 +215,13 @@ class Keyring(Shared):
         if self._common.locking.locked:
             return []
         held = self._common.holding.all()
-        if self._path is forwarding.LOCAL:
-            return held
-        return [one for one in held if forwarding.may_see(one.destinations, self._path)]
+        return held if self._unlimited else [one for one in held if self._may_see(one)]
 
     def held(self, key: PublicKey) -> Held:
         """The key, if this connection may know of it. Raises `NoSuchKey`, `Unsupported` while it is locked."""
         self._common.locking.check()
         held = self._common.holding.get(key.blob)
-        if held is None or not forwarding.may_see(held.destinations, self._path):
+        if held is None or not self._may_see(held):
             raise NoSuchKey(f"no key {key.fingerprint()} is held, or none for this connection")
         return held
 
@@ -296,7 +305,7 @@ class Keyring(Shared):
         self._common.locking.check()
         holding = self._common.holding
         before = holding.get(public.blob)
-        if before and not forwarding.may_see(before.destinations, self._path):
+        if before and not self._may_see(before):
             raise Refused("the key is held already, and not for this connection")
         lifetime, signatures = limits.pop(Lifetime, None), limits.pop(MaxSign, None)
         held = Held(
