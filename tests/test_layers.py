@@ -15,7 +15,8 @@ ORDER = [
     "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
     "client", "console", "terminal", "askpass", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
     "securitykeys", "keyring", "mux", "guard", "framing", "sessions", "lane", "server", "exposure", "for_paramiko",
-    "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "cli", "__init__", "__main__",
+    "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered",
+    "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 

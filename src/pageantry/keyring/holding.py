@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-from ..errors import Refused
+from ..errors import Error, Refused
 from ..messages import MAX_MESSAGE, frame
 from ..wire import Writer
 from .deferred import Deferred, now
@@ -15,15 +15,33 @@ from .deferred import Deferred, now
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Final, TypeAlias
+    from typing import Final, Protocol, TypeAlias
 
     from ..constraints import RestrictDestination
+    from ..extensions import AddEncrypted
     from ..keys.public import PublicKey
     from ..keys.signatures import Signer
+    from ..messages import AddIdentityConstrained
     from .hardware import SecurityKey
 
     #: What signs with a key, or will.
     Private: TypeAlias = Signer | Deferred | SecurityKey
+
+    class Remembering(Protocol):
+        """What keys outlive the agent in (see `remembered`). None but `close` waits for anything."""
+
+        def sealed(self, entry: AddIdentityConstrained | AddEncrypted, /) -> bytes:
+            """What brings the key back, of no use to others. Raises `Error`."""
+
+        def changed(self, kept: Callable[[], list[bytes]], /) -> None:
+            """Remember what `kept` gives, from some time later on."""
+
+        def clear(self) -> None:
+            """Forget also what could not be brought back."""
+
+        def close(self) -> None:
+            """Have it all written."""
+
 
 #: The most keys at a time: OpenSSH's clients take no longer list for one (MAX_AGENT_IDENTITIES is 2048).
 MAX_KEYS: Final = 2048
@@ -52,6 +70,7 @@ class Held:
         "destinations",
         "expires",
         "fingerprint",
+        "kept",
         "listed",
         "private",
         "public",
@@ -73,6 +92,8 @@ class Held:
     burden: int
     #: the key and its comment as a list of keys has them
     listed: bytes
+    #: what brings it back in the next agent, sealed; empty where nothing is to
+    kept: bytes
 
     def __init__(
         self,
@@ -97,6 +118,7 @@ class Held:
         file = private.data if isinstance(private, Deferred) else b""
         self.burden = len(file) + (len(destinations.encode()) if destinations else 0)
         self.listed = bytes(Writer().string(public.blob).text(comment))
+        self.kept = b""
 
     @property
     def label(self) -> str:
@@ -133,11 +155,17 @@ class Holding:
     """The keys that are held, in the order in which they came. Every method may be called by any thread.
 
     `clear_after` is after how many seconds without use the clear text of an encrypted key is forgotten; `say` is told
-    in a line of what happens by itself.
+    in a line of what happens by itself, `remember` when what is to be remembered changes.
     """
 
-    def __init__(self, clear_after: float | None = None, say: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self,
+        clear_after: float | None = None,
+        say: Callable[[str], object] | None = None,
+        remember: Remembering | None = None,
+    ) -> None:
         self._clear_after = clear_after
+        self._remember = remember
         self._say = say or (lambda _: None)
         self._gate = threading.Condition(threading.RLock())
         self._keys: dict[bytes, Held] = {}
@@ -146,13 +174,20 @@ class Holding:
         self._soonest = _NEVER
         self._keeper: threading.Thread | None = None
         self._closed = False
+        self._last: list[bytes] = []  # what was kept when it was closed
 
-    def put(self, held: Held, *, new: bool = False) -> None:
-        """Hold a key; the same one gives way to it, and its place, unless it is to be `new`.
+    def put(self, held: Held, entry: AddIdentityConstrained | AddEncrypted, *, new: bool = False) -> None:
+        """Hold a key, which came in `entry`; the same one gives way to it, and its place, unless it is to be `new`.
 
         Raises `Refused`, also where a list of all keys would be longer than a message, or than clients read.
         """
+        if self._remember and held.expires == _NEVER and held.signatures_left is None:
+            try:
+                held.kept = self._remember.sealed(entry)
+            except Error as error:
+                self._say(f"{held.label} will not be remembered: {error}")
         with self._gate:
+            self._check_open()
             self._expire()
             before = self._keys.get(held.public.blob)
             if before and new:
@@ -170,6 +205,7 @@ class Holding:
             self._listing = b""
             self._size, self._burden = size, burden
             self._soonest = min(self._soonest, held.expires)
+            self._changed(held, before)
             if held.expires < _NEVER:
                 self.keep()
 
@@ -206,18 +242,20 @@ class Holding:
             return True
 
     def drop(self, held: Held) -> None:
-        """Forget that key, if it is still held."""
+        """Forget that key, if it is still held. Raises `Refused`."""
         with self._gate:
+            self._check_open()
             if self._keys.get(held.public.blob) is held:
                 self._drop(held)
 
     def clear(self) -> None:
-        """Forget all keys."""
+        """Forget all keys. Raises `Refused`."""
         with self._gate:
-            self._keys.clear()
-            self._listing = b""
-            self._size = self._burden = 0
-            self._soonest = _NEVER
+            self._check_open()
+            self._forget_all()
+            if self._remember:
+                self._remember.clear()
+                self._remember.changed(self.kept)
 
     def forget(self) -> None:
         """Have every key that came in an encrypted file be encrypted again."""
@@ -229,18 +267,42 @@ class Holding:
         """What is held of that key encrypted, alone and with certificates."""
         return [held for held in self.all() if isinstance(held.private, Deferred) and held.private.public == plain]
 
+    def kept(self) -> list[bytes]:
+        """What is to be remembered of the keys, also when the end of the agent, which removes none, was theirs."""
+        with self._gate:
+            return self._last if self._closed else [held.kept for held in self._keys.values() if held.kept]
+
     def close(self) -> None:
         """Forget all keys, and look after none any more."""
         with self._gate:
-            self.clear()
+            self._last = self.kept()  # the same when closed twice
             self._closed = True
+            self._forget_all()
             self._gate.notify_all()
+        if self._remember:
+            self._remember.close()
+
+    def _check_open(self) -> None:
+        """Promise nobody a change that would not be remembered any more."""
+        if self._closed:
+            raise Refused("the agent is ending")
+
+    def _changed(self, *keys: Held | None) -> None:
+        if self._remember and any(held and held.kept for held in keys):
+            self._remember.changed(self.kept)
+
+    def _forget_all(self) -> None:
+        self._keys.clear()
+        self._listing = b""
+        self._size = self._burden = 0
+        self._soonest = _NEVER
 
     def _drop(self, held: Held) -> None:
         del self._keys[held.public.blob]
         self._listing = b""
         self._size -= len(held.listed)
         self._burden -= held.burden
+        self._changed(held)
 
     def _expire(self) -> None:
         """Forget the keys whose time is over."""

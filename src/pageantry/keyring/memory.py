@@ -8,9 +8,10 @@ from .. import forwarding
 from ..agent import Identity, Shared, SignFlags
 from ..constraints import Confirm, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
 from ..errors import Error, NobodyToAsk, NoSuchKey, Refused, Unsupported, UnsupportedConstraint, UnsupportedKey
+from ..extensions import AddEncrypted
 from ..keys import signatures
 from ..keys.signatures import Signer
-from ..messages import SessionBind
+from ..messages import AddIdentityConstrained, SessionBind
 from . import extending, hardware, questions
 from .deferred import Deferred
 from .holding import Held, Holding, line
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..keys.private import PrivateKey
     from ..keys.public import PublicKey
     from ..prompts import Person
-    from .holding import Private
+    from .holding import Private, Remembering
 
 
 #: Bits of the shortest RSA key that is taken, as in OpenSSH.
@@ -55,7 +56,8 @@ class Keyring(Shared):
     not used for `clear_after` seconds. None is for ever. `providers` are patterns of the libraries that may reach
     security keys, and `web_safe` those of the applications whose keys may sign what is no business of SSH's (None: all
     may), both as ssh-agent(1) has them. `say` is told in a line what was done for whom, and what was not, and why; its
-    fingerprints and those of questions are of `digest`, sha256 or md5.
+    fingerprints and those of questions are of `digest`, sha256 or md5. `remember` has what is held without an end be
+    there again in the next agent (see `remembered`); so there is no `lifetime` beside it.
     """
 
     address = "keyring"
@@ -70,8 +72,11 @@ class Keyring(Shared):
         web_safe: str | None = "ssh:*",
         digest: str = "sha256",
         say: Callable[[str], object] | None = None,
+        remember: Remembering | None = None,
     ) -> None:
-        self._common = _Common(Holding(clear_after, say), person, say)
+        if lifetime and remember:
+            raise Error("keys that all have a lifetime cannot be remembered", "leave out the one or the other")
+        self._common = _Common(Holding(clear_after, say, remember), person, say)
         self._lifetime = lifetime
         self._providers = providers
         self._web_safe = web_safe
@@ -101,7 +106,10 @@ class Keyring(Shared):
         common.holding.close()
 
     def forget(self) -> None:
-        """Forget all keys, be it locked or not: the wish of who runs the agent, not of a client."""
+        """Forget all keys, be it locked or not: the wish of who runs the agent, not of a client.
+
+        They are not remembered any more, either: what comes back with the next agent was not forgotten.
+        """
         self._common.holding.clear()
         self._note("forgot all keys")
 
@@ -253,6 +261,7 @@ class Keyring(Shared):
         return hardware.signature(private, held.label, data, flags, self._common.person, self._gone, self._asker)
 
     def _add(self, key: PrivateKey, comment: str, constraints: Iterable[Constraint]) -> None:
+        constraints = tuple(constraints)
         limits = _by_kind(constraints)
         provider = limits.pop(SecurityKeyProvider, None)
         private: Private
@@ -265,7 +274,7 @@ class Keyring(Shared):
                 raise UnsupportedKey(f"an RSA key of {key.public.bits} bits; {MIN_RSA_BITS} is the least")
             private = Signer(key)
             private.check()
-        self._put(key.public, comment, private, limits)
+        self._put(key.public, comment, private, limits, AddIdentityConstrained(key, comment, constraints))
 
     def _add_encrypted(
         self, file: bytes, comment: str, certificate: PublicKey | None, constraints: Iterable[Constraint]
@@ -288,19 +297,28 @@ class Keyring(Shared):
             raise Refused("the certificate is for another key than the file", "use the certificate of this key")
         if public.hardware:
             raise UnsupportedKey("the key of a security key cannot be held encrypted", "add it decrypted: ssh-add FILE")
+        constraints = tuple(constraints)
         limits = _by_kind(constraints)
         for held in self._common.holding.encrypted(deferred.public):
             if isinstance(held.private, Deferred) and held.private.data == file and not (held.limited or limits):
                 deferred = held.private  # one passphrase for a key and its certificates
         before = self._common.holding.get(public.blob)
         if before is None:
-            self._put(public, comment, deferred, limits, new=True)
+            entry = AddEncrypted(file, comment, certificate.blob if certificate else b"", constraints)
+            self._put(public, comment, deferred, limits, entry, new=True)
         elif before.private is not deferred:
             # Nothing has proven that whoever adds it has the key: it must not lift limits, nor take the key's place.
             raise Refused("the key is held already", "remove it first")
 
     def _put(
-        self, public: PublicKey, comment: str, private: Private, limits: dict[type, Any], *, new: bool = False
+        self,
+        public: PublicKey,
+        comment: str,
+        private: Private,
+        limits: dict[type, Any],
+        entry: AddIdentityConstrained | AddEncrypted,
+        *,
+        new: bool = False,
     ) -> None:
         self._common.locking.check()
         holding = self._common.holding
@@ -320,7 +338,7 @@ class Keyring(Shared):
         )
         if limits:
             raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")
-        holding.put(held, new=new)
+        holding.put(held, entry, new=new)
         self._tell("added", held)
 
     def _tell(self, what: str, held: Held, more: str = "") -> None:

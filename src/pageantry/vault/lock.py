@@ -45,10 +45,14 @@ else:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
+class Locked(SettingsError):
+    """Others keep it locked."""
+
+
 class FileLock:
     """Holds a lock on the file at `path`, which is made when it is missing, for the length of a `with`.
 
-    Raises `SettingsError` when others keep it locked for longer than `seconds`, or when it cannot be opened.
+    Raises `Locked` when others keep it locked for longer than `seconds`, `SettingsError` when it cannot be opened.
     A reader (`shared`) for whom there can be no lock goes on without: what it reads is replaced as a whole.
     """
 
@@ -80,7 +84,7 @@ class FileLock:
                 _try_lock(file, self._shared)
             except BlockingIOError:
                 if monotonic() >= end:
-                    raise SettingsError(
+                    raise Locked(
                         f"another program holds {self._path} for more than {self._seconds:g} seconds",
                         "wait until it is done, or end it",
                     ) from None

@@ -85,7 +85,7 @@ class Store:
     @contextmanager
     def editing(self) -> Iterator[Config]:
         """The settings, to be changed in place within the `with` and saved at its end."""
-        self._make_folder()
+        self.make_folder()
         with FileLock(self._lock_path, shared=False):
             config, old = self._read()
             yield config
@@ -101,7 +101,7 @@ class Store:
 
     def keep(self, name: str, data: bytes) -> str:
         """Save `data` as the file `name` beside the settings, as safely as they; its path is returned."""
-        self._make_folder()
+        self.make_folder()
         path = os.path.join(self.folder, name)
         save_privately(path, data)
         return path
@@ -116,7 +116,8 @@ class Store:
         except OSError as error:
             raise SettingsError(f"cannot read {path}: {error.strerror}", "make sure that you may read it") from None
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """Make the folder, and those above it that are missing, for their owner alone."""
         try:
             _make_private(self.folder)
         except OSError as error:
