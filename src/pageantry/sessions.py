@@ -7,8 +7,6 @@ standard input and output.
 
 from __future__ import annotations
 
-import socket
-import sys
 import threading
 
 from . import requests
@@ -94,11 +92,8 @@ def at(endpoint: Endpoint) -> Opener:
 
 def _has_left(connection: Connection) -> bool:
     """Whether the client has closed its end, where that can be seen without reading."""
-    if sys.platform != "win32" and isinstance(connection, socket.socket):
-        from .endpoints.callers import gone
-
-        return gone(connection)
-    return False
+    gone: Callable[[], bool] | None = getattr(connection, "gone", None)
+    return gone is not None and gone()
 
 
 class Served:
@@ -110,6 +105,8 @@ class Served:
         self.pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
         #: the rest of a reply, of which its other end has not taken more
         self.owed = b""
+        #: whether a thread is there for it alone
+        self.has_thread = False
         #: set when nothing of it is left
         self.ended = threading.Event()
 

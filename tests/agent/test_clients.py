@@ -50,11 +50,6 @@ def add_encrypted() -> Extension:
     return Extension(ADD_PPK, bytes(Writer().string(file)))
 
 
-def needs_to_see_who_leaves() -> None:
-    if sys.platform == "win32":
-        pytest.skip("that a client has left shows in a pipe only when it is read")
-
-
 def test_silent_clients_hold_nobody_up(address: str) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -79,7 +74,6 @@ def test_hundreds_of_connections_of_one_process_are_all_answered(address: str, k
 
 
 def test_a_question_ends_when_its_client_leaves(address: str, keyring: Keyring, thinker: Thinker) -> None:
-    needs_to_see_who_leaves()
     keyring.add(KEY, "me", [Confirm()])
     with connected(address) as client:
         client.sendall(frame(SIGN.payload()))
@@ -94,7 +88,6 @@ def test_a_question_ends_when_its_client_leaves(address: str, keyring: Keyring, 
 
 
 def test_one_that_waits_for_another_s_question_may_leave(address: str, keyring: Keyring, thinker: Thinker) -> None:
-    needs_to_see_who_leaves()
     sign = SignRequest(ENCRYPTED.public.blob, b"data")
     with connected(address) as first:
         assert asked(first, add_encrypted()) == Success()
@@ -125,7 +118,6 @@ def test_one_that_closes_its_sending_half_is_answered_all_the_same(
 
 
 def test_questions_of_many_clients_end_with_them(address: str, keyring: Keyring, thinker: Thinker) -> None:
-    needs_to_see_who_leaves()
     keyring.add(KEY, "me", [Confirm()])
     with contextlib.ExitStack() as stack:
         for _ in range(40):
@@ -285,8 +277,6 @@ def test_files_that_openssl_would_read_for_minutes_are_not_read(address: str) ->
 def test_closing_ends_questions_penalties_and_silence_within_seconds_and_leaves_nothing(
     who: str, leaves_nothing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if who == "server":
-        needs_to_see_who_leaves()
     monkeypatch.setattr(locking, "PENALTY", 60.0)
     monkeypatch.setattr(locking, "MAX_PENALTY", 60.0)
     monkeypatch.setattr(locking, "_SCRYPT", {"n": 2, "r": 8, "p": 1, "dklen": 32})

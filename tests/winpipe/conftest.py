@@ -145,7 +145,7 @@ class Handle:
     """An open end of a pipe, which is not to be closed with anything under way."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        self.closed = False
+        self.closed = self.left = False
         self.faults: list[str] = []
         self.reading, self.writing = Lane(self, clock), Lane(self, clock)
 
@@ -153,6 +153,10 @@ class Handle:
         if not good:
             self.faults.append(fault)
             raise AssertionError(fault)
+
+    def gone(self) -> bool:
+        self.check(not self.closed, "a closed handle was looked at")
+        return self.left
 
     def close(self) -> None:
         for lane in (self.reading, self.writing):

@@ -298,3 +298,12 @@ def test_what_was_read_for_nobody_is_there_again(pipe: Pipe) -> None:
     pipe._unread(b"cd")
     pipe._unread(b"ab")
     assert [pipe.recv(3), pipe.recv(3)] == [b"abc", b"d"]
+
+
+def test_whether_somebody_is_there_is_the_handle_s_to_say_until_it_is_closed(pipe: Pipe, handle: Handle) -> None:
+    assert not pipe.gone()
+    handle.left = True
+    assert pipe.gone()
+    handle.left = False
+    pipe.close()
+    assert pipe.gone()

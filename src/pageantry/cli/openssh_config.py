@@ -73,8 +73,7 @@ def _line(place: str) -> bytes:
     r"""The setting. A pipe's path has slashes there, since OpenSSH takes \\ in quotes for one backslash."""
     if place.startswith("\\\\"):
         place = place.replace("\\", "/")
-    elif sys.platform != "win32" and ("\\" in place or place.startswith("$")):
-        raise Error(f"OpenSSH's configuration cannot name {place}", "listen at another path")
-    if '"' in place or not place.isprintable():
+    backslash = "\\" in place and sys.platform != "win32"
+    if backslash or '"' in place or place.startswith("$") or "${" in place or not place.isprintable():
         raise Error(f"OpenSSH's configuration cannot name {place!r}", "listen at another path")
     return os.fsencode(f'IdentityAgent "{place.replace("%", "%%")}"\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,28 @@ class Connection(socket.socket):
     """A connected socket, and the `peer` that was found to be trusted; None where the system tells of none."""
 
     peer: Peer | None = None
+
+    def gone(self) -> bool:
+        """Whether the other end has closed it, be there something left to read or not; on Windows, once there is not.
+
+        A client that will send no more, but waits for replies, is not gone; on Windows, which cannot tell, it is.
+        """
+        if sys.platform == "win32":
+            return _at_end(self)
+        else:  # noqa: RET505 - so that type checkers know what is for which system
+            from . import callers
+
+            return callers.gone(self)
+
+
+def _at_end(connection: socket.socket) -> bool:
+    """Whether nothing will come any more; without waiting."""
+    from select import select
+
+    try:
+        return bool(select([connection], (), (), 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):  # reset, or closed here
+        return True
 
 
 def process(pid: int) -> tuple[winpipe.Peer, bool]:

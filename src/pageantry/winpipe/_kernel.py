@@ -57,6 +57,7 @@ _ReadFile = _prototype("ReadFile", BOOL, HANDLE, c_void_p, DWORD, c_void_p, POIN
 _WriteFile = _prototype("WriteFile", BOOL, HANDLE, c_void_p, DWORD, c_void_p, POINTER(Overlapped))
 _CancelIoEx = _prototype("CancelIoEx", BOOL, HANDLE, POINTER(Overlapped))
 _GetOverlappedResult = _prototype("GetOverlappedResult", BOOL, HANDLE, POINTER(Overlapped), POINTER(DWORD), BOOL)
+_PeekNamedPipe = _prototype("PeekNamedPipe", BOOL, HANDLE, c_void_p, DWORD, c_void_p, c_void_p, c_void_p)
 _CreateEvent = _prototype("CreateEventW", HANDLE, c_void_p, BOOL, BOOL, LPCWSTR)
 _SetEvent = _prototype("SetEvent", BOOL, HANDLE)
 _ResetEvent = _prototype("ResetEvent", BOOL, HANDLE)
@@ -196,6 +197,10 @@ class Handle:
             for lane in ("reading", "writing"):
                 if hasattr(self, lane):
                     getattr(self, lane).close()
+
+    def gone(self) -> bool:
+        """Whether there is nobody at the other end any more, and nothing left to read."""
+        return not _PeekNamedPipe(self.handle, None, 0, None, None, None) and isinstance(failure(), BrokenPipeError)
 
     def server_pid(self) -> int | None:
         """The process that made this instance."""

@@ -63,6 +63,9 @@ if TYPE_CHECKING:
         def writing(self) -> Lane:
             """The other."""
 
+        def gone(self) -> bool:
+            """Whether there is nobody at the other end any more, and nothing left to read."""
+
         def close(self) -> None:
             """Give it back; the second time does nothing."""
 
@@ -226,6 +229,11 @@ class Pipe(Waiting):
         if how != 2:
             raise OSError(errno.EOPNOTSUPP, "a pipe cannot be closed in one direction alone", self.path)
         self.close()
+
+    def gone(self) -> bool:
+        """Whether the other end is closed, and all was read; without reading. True when this one is closed."""
+        with self._gate:
+            return self.closed or self._handle.gone()
 
     def makefile(
         self,

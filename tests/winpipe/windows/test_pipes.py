@@ -43,6 +43,21 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
+# --- who is there
+
+
+def test_who_has_left_is_seen_without_reading_once_all_was_read(either: Ends) -> None:
+    one, other = either
+    assert not one.gone()
+    other.sendall(b"last words")
+    assert not one.gone()
+    other.close()
+    assert one.recv(100) == b"last words"
+    wait_for(one.gone)
+    one.close()
+    assert one.gone()
+
+
 # --- much and little
 
 
