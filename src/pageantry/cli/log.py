@@ -1,4 +1,4 @@
-"""The log of an agent that runs: a line at a time on standard error, which nobody waits for."""
+"""The log of an agent that runs: a line at a time on standard error or in a file, which nobody waits for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from queue import Full, Queue
 from time import strftime
 
+from ..errors import Error
 from .common import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Final
+    from types import TracebackType
+    from typing import Final, Self
 
     from ..prompts import Way
 
@@ -33,28 +35,50 @@ class Log:
     """Writes lines to standard error, from a thread of its own: a request is not to wait for whoever reads them.
 
     Each begins with the time of day, but for systemd's journal, which has its own. At a terminal, long ones are broken
-    between words.
+    between words. Where there is no standard error, as for pythonw.exe, nothing is written.
+
+    With a `path` they go to that file instead (see `logfile`), each with the date, too. `with` such a log, what a
+    failure was is told there as well, as there may be nobody else to tell. Raises `Error` where it cannot be written.
     """
 
-    def __init__(self) -> None:
-        self._timed = not _is_journal()
-        self._broken = os.isatty(2)
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._file = None
+        self._time = "" if _is_journal() else "%H:%M:%S "
+        self._broken = path is None and os.isatty(2)
+        if path is not None:
+            from .._version import __version__
+            from .logfile import LogFile
+
+            self._time = "%Y-%m-%d %H:%M:%S "
+            self._file = LogFile(path)
+            self._file.begin(f"{strftime(self._time)}pageantry {__version__} starts (process {os.getpid()})")
         self._left_out = 0
         self._turn = threading.Lock()  # held while something else has the terminal
         self._waiting: Queue[str | threading.Event | None] = Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._write, name="pageantry log", daemon=True)
         self._thread.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file and isinstance(error, Exception):
+            self.say(f"failed: {_told(error)}")
+        self.close()
+
     def say(self, line: str) -> None:
         """Write a line."""
         try:
-            self._waiting.put_nowait(f"{strftime('%H:%M:%S ') if self._timed else ''}{printable(line)}")
+            self._waiting.put_nowait(f"{strftime(self._time)}{printable(line)}")
         except Full:
             self._left_out += 1
 
     def between(self, way: Way) -> Way:
         """A way to ask during whose questions nothing is written, as they are on the same terminal."""
-        return _Between(way, self._turn)
+        return way if self._file else _Between(way, self._turn)
 
     def flush(self) -> None:
         """Wait for what was said so far to be written, unless nobody reads it."""
@@ -74,8 +98,12 @@ class Log:
         self._thread.join(1)
 
     def _write(self) -> None:
-        with not_stopped():
-            self._write_lines()
+        try:
+            with not_stopped():
+                self._write_lines()
+        finally:
+            if self._file:
+                self._file.close()
 
     def _write_lines(self) -> None:
         while line := self._waiting.get():
@@ -83,17 +111,22 @@ class Log:
                 line.set()
                 continue
             left_out, self._left_out = self._left_out, 0
-            text = f"({left_out} lines were left out here)\n" if left_out else ""
+            text = f"{strftime(self._time)}({left_out} lines were left out here)\n" if left_out else ""
             text += f"{_broken(line) if self._broken else line}\n"
-            data = text.encode("utf-8", "backslashreplace")
             try:
-                with self._turn:
-                    while data:
-                        data = data[os.write(2, data) :]
-            except OSError as error:
-                if error.errno in (errno.EPIPE, errno.EBADF):
+                self._put(text.encode("utf-8", "backslashreplace"))
+            except (OSError, Error) as error:
+                if not self._file and isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EBADF):
                     return  # nobody will ever read it
                 self._left_out += left_out + 1  # the disk is full, or a pipe that does not wait for its reader
+
+    def _put(self, data: bytes) -> None:
+        if self._file:
+            self._file.append(data)
+        elif sys.__stderr__ is not None:  # or else 2 may be somebody else's
+            with self._turn:
+                while data:
+                    data = data[os.write(2, data) :]
 
 
 class _Between:
@@ -141,6 +174,20 @@ def not_stopped() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _told(error: Exception) -> str:
+    """What went wrong and what to do, in one line; of what is a mistake of ours where it is, and no values."""
+    if isinstance(error, Error):
+        return f"{error}; {error.hint}" if error.hint else str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _is_journal() -> bool:

@@ -83,6 +83,8 @@ _StringToDescriptor = _prototype(
 
 _SE_FILE_OBJECT, _OWNER, _DACL = 1, 1, 4
 _GENERIC_WRITE, _CREATE_NEW, _INVALID = 0x40000000, 1, c_void_p(-1).value
+#: FILE_GENERIC_WRITE without the right to change what is there, and FILE_READ_ATTRIBUTES.
+_APPEND, _SHARE_ALL, _OPEN_ALWAYS, _OPEN_REPARSE_POINT = 0x120194, 7, 4, 0x200000
 _ALLOWED, _ALLOWED_CALLBACK, _INHERIT_ONLY = 0, 9, 8
 _EVERYONE = "S-1-1-0"
 
@@ -114,6 +116,18 @@ def create(path: str) -> int:
         if handle == _INVALID:
             raise _failure(path)
     return msvcrt.open_osfhandle(handle, os.O_WRONLY)
+
+
+def append(path: str) -> int:
+    """Open a file to append to, and create it for the user alone where there is none; its descriptor. Raises OSError.
+
+    Others may read it, write to it and rename it meanwhile. A symbolic link is opened itself.
+    """
+    with _private("") as attributes:
+        handle = _CreateFile(path, _APPEND, _SHARE_ALL, attributes, _OPEN_ALWAYS, _OPEN_REPARSE_POINT, None)
+        if handle == _INVALID:
+            raise _failure(path)
+    return msvcrt.open_osfhandle(handle, os.O_WRONLY | os.O_APPEND)
 
 
 def others(path: str) -> list[str]:
