@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
     from ..endpoints.listening import Listener
     from ..keyring import Keyring
+    from ..sessions import Opener
 
     Environ = dict[str, str]
-    #: What makes an agent, and the places where it listens, of which the first is what SSH_AUTH_SOCK is to name.
-    Begin = Callable[[], tuple[Sequence[Listener], Keyring]]
+    #: Gives the places where an agent listens, of which the first is what SSH_AUTH_SOCK is to name; what opens the
+    #: sessions of those who come there; and the keys, if they are this process's own.
+    Begin = Callable[[], tuple[Sequence[Listener], Opener, Keyring | None]]
 
 #: Seconds between looks whether something has happened, where the system does not tell.
 _LOOK: Final = 0.2
+#: Seconds that one thread computes while others wait for Python; 5 ms, which is usual, would be long for a reply.
+_SWITCH: Final = 0.0005
 
 if sys.platform == "win32":
     _ENDS: Final = (signal.SIGINT, signal.SIGBREAK)
@@ -51,31 +55,34 @@ def run(
     called with the places as soon as clients are served, `say` told what the server has to say. Returns the number of
     the signal, or 0. For the main thread alone.
     """
-    from .. import hardening, sessions
+    from .. import hardening
     from ..server import Server
 
     if sys.platform != "win32":  # whoever started us may have it ignored: then no answer of an askpass could be known
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     unprotected = hardening.protect()
     hardening.many_files()
-    listeners, keyring = begin()
+    sys.setswitchinterval(_SWITCH)
+    listeners, open_session, keyring = begin()
     try:
         for line in unprotected:
             if say:
                 say(line)
         with _Wishes() as wishes:
-            server = Server(listeners, sessions.to(keyring), say)
+            server = Server(listeners, open_session, say)
             try:
                 if until:
                     wishes.watch(until)
                 if ready:
                     ready(listeners)
                 while (wish := wishes.next()) in _FORGETS:
-                    keyring.forget()
+                    if keyring:
+                        keyring.forget()
                 return wish
             finally:
                 wishes.ignore()
-                keyring.close()  # which also ends the questions that requests wait for
+                if keyring:
+                    keyring.close()  # which also ends the questions that requests wait for
                 server.close()
     finally:
         _close(listeners)
@@ -151,17 +158,17 @@ if sys.platform == "win32":
 
     def beside(command: Sequence[str], begin: Begin, say: Callable[[str], object] | None = None) -> NoReturn:
         """Run the command with the agent that `begin` gives, and end as it does; `say` is as for `run`."""
-        from .. import sessions
         from ..server import Server
 
-        listeners, keyring = begin()
+        listeners, open_session, keyring = begin()
         environ = {**os.environ, "SSH_AUTH_SOCK": listeners[0].path}
         environ.pop("SSH_AGENT_PID", None)  # that of another agent
-        server = Server(listeners, sessions.to(keyring), say)
+        server = Server(listeners, open_session, say)
         try:
             become(command, environ)
         finally:
-            keyring.close()
+            if keyring:
+                keyring.close()
             server.close()
 
 else:

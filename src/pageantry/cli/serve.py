@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..endpoints.listening import Listener
     from ..keyring import Keyring
     from ..prompts import Way
+    from ..sessions import Opener
     from .log import Log
 
 _COMMAND: Final = "pageantry.command"
@@ -122,7 +123,7 @@ class _Serving:
         # Where there will be nobody to ask, passphrases are asked for now.
         self._clear = [] if ways else [one for path in options.files for one in opened(path, secret)]
 
-    def begin(self) -> tuple[Sequence[Listener], Keyring]:
+    def begin(self) -> tuple[Sequence[Listener], Opener, Keyring]:
         """Read the keys, and listen."""
         from .. import sessions
         from ..keyring import Keyring
@@ -146,9 +147,9 @@ class _Serving:
                 self._hasty = _listeners(options.never_ask)
                 server = Server(self._hasty, sessions.to(keyring.unasked()), say)
                 self._stack.callback(server.close)
-            if options.listen or self._hasty:
-                return _listeners(options.listen), keyring
-            return _unnamed(new=self._new), keyring
+            named = options.listen or self._hasty
+            listeners = _listeners(options.listen) if named else _unnamed(new=self._new)
+        return listeners, sessions.to(keyring), keyring
 
     def ready(self, listeners: Sequence[Listener]) -> None:
         """Tell where it listens: OpenSSH, and the person."""

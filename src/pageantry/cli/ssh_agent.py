@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..endpoints.listening import Listener
     from ..keyring import Keyring
+    from ..sessions import Opener
 
 
 class _Raw(click.Command):
@@ -123,8 +124,9 @@ if sys.platform != "win32":
         sys.stdout.buffer.write(os.fsencode(text))  # a path may have bytes that are no characters
         sys.stdout.flush()
 
-    def _begin(options: Options, say: Callable[[str], object] | None = None) -> tuple[list[Listener], Keyring]:
+    def _begin(options: Options, say: Callable[[str], object] | None = None) -> tuple[list[Listener], Opener, Keyring]:
         """Where the agent listens, and the agent."""
+        from .. import sessions
         from ..keyring import Keyring
         from ..prompts import Person, ways
 
@@ -136,7 +138,7 @@ if sys.platform != "win32":
             digest=options.digest,
             say=say,
         )
-        return _listeners(options), keyring
+        return _listeners(options), sessions.to(keyring), keyring
 
     def _listeners(options: Options) -> list[Listener]:
         from ..endpoints import places, unix_listener
