@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
-    "winpipe", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
-    "client", "console", "terminal", "askpass", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
+    "winpipe", "acl", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
+    "client", "console", "terminal", "askpass", "_dialogs", "dialogs", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
     "securitykeys", "keyring", "mux", "guard", "framing", "sessions", "lane", "server", "exposure", "for_paramiko",
     "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered",
     "cli", "__init__", "__main__",

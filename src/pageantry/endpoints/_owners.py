@@ -43,7 +43,8 @@ _READ_CONTROL, _SHARE_ALL, _OPEN_EXISTING = 0x20000, 7, 3
 _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x02000000, 0x00200000
 _SE_FILE_OBJECT, _OWNER_INFORMATION = 1, 1
 _INVALID = c_void_p(-1).value
-_LISTENERS, _INSUFFICIENT_BUFFER = 3, 122  # TCP_TABLE_OWNER_PID_LISTENER
+_LISTENERS, _CONNECTIONS = 3, 4  # TCP_TABLE_OWNER_PID_LISTENER, TCP_TABLE_OWNER_PID_CONNECTIONS
+_AF_INET, _INSUFFICIENT_BUFFER = 2, 122
 
 
 def owner(path: str) -> str:
@@ -75,10 +76,19 @@ def owner_of(handle: int) -> str:
 
 def tcp_listeners(family: int) -> bytes:
     """The table of the ports that processes listen on (MIB_TCPTABLE_OWNER_PID, or that of IPv6). Raises OSError."""
+    return _tcp_table(family, _LISTENERS)
+
+
+def tcp_connections() -> bytes:
+    """The table of the connections that processes have by IPv4 (MIB_TCPTABLE_OWNER_PID). Raises OSError."""
+    return _tcp_table(_AF_INET, _CONNECTIONS)
+
+
+def _tcp_table(family: int, what: int) -> bytes:
     size = DWORD(4096)
     for _ in range(10):  # it may grow between two calls
         table = ctypes.create_string_buffer(size.value)
-        code = _ExtendedTcpTable(table, byref(size), False, family, _LISTENERS, 0)
+        code = _ExtendedTcpTable(table, byref(size), False, family, what, 0)
         if code != _INSUFFICIENT_BUFFER:
             break
     if code:

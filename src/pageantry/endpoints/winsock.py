@@ -28,13 +28,19 @@ if TYPE_CHECKING:
         def connect(self, socket: int, address: bytes, /) -> int:
             """Connect a socket; 0, or the number of the error."""
 
+        def bind(self, socket: int, address: bytes, /) -> None:
+            """Bind a socket, which makes its file. Raises OSError."""
+
+        def accept(self, socket: int, /) -> int:
+            """The socket of the next client. Raises OSError."""
+
         def peer_pid(self, socket: int, /) -> int | None:
             """The process at the other end of a connection."""
 
 
 #: What fits into Windows' sockaddr_un beside a NUL, in bytes of UTF-8.
 MAX_PATH: Final = 107
-_AF_UNIX: Final = 1
+AF_UNIX: Final = 1
 _REPARSE_TAG: Final = 0x80000023  # IO_REPARSE_TAG_AF_UNIX
 _WOULD_BLOCK: Final = 10035  # WSAEWOULDBLOCK
 _REFUSED: Final = 10061  # WSAECONNREFUSED
@@ -80,18 +86,14 @@ def connect(path: str, timeout: float, winsock: Winsock | None = None) -> Connec
         raise Unreachable(
             f"{path[:40]}… is {size} bytes long; a socket's path can have {MAX_PATH}", "give the agent a shorter path"
         )
-    pythons_own = hasattr(socket, "AF_UNIX") and winsock is None
-    winsock = winsock or _winsock()
     try:
-        connection = Connection(_AF_UNIX, socket.SOCK_STREAM, 0)
+        connection = Connection(AF_UNIX, socket.SOCK_STREAM, 0)
     except OSError as error:
         raise _unreachable(path, error, timeout) from None
     try:
         connection.settimeout(timeout)
-        if pythons_own or not winsock:
-            connection.connect(path)
-        else:
-            _connect(connection, path, timeout, winsock)
+        dial(connection, path, timeout, winsock)
+        winsock = winsock or system()
         if pid := winsock.peer_pid(connection.fileno()) if winsock else None:
             connection.peer = _trusted(path, pid)
     except Unreachable:
@@ -106,7 +108,7 @@ def connect(path: str, timeout: float, winsock: Winsock | None = None) -> Connec
     return connection
 
 
-def _winsock() -> Winsock | None:
+def system() -> Winsock | None:
     """What of ws2_32 is needed; None off Windows."""
     if sys.platform == "win32":
         from . import _ws2
@@ -116,12 +118,25 @@ def _winsock() -> Winsock | None:
         return None
 
 
-def _connect(connection: Connection, path: str, timeout: float, winsock: Winsock) -> None:
+def dial(connection: socket.socket, path: str, timeout: float, winsock: Winsock | None = None) -> None:
+    """Connect, by Python's own means where it has them and nothing stands in for ws2_32. Raises OSError."""
+    stand_in = winsock or (None if hasattr(socket, "AF_UNIX") else system())
+    if stand_in:
+        _connect(connection, path, timeout, stand_in)
+    else:
+        connection.connect(path)
+
+
+def address(path: str) -> bytes:
+    """Windows' sockaddr_un of a path, which must not be too long."""
+    return AF_UNIX.to_bytes(2, sys.byteorder) + os.fsencode(path).ljust(MAX_PATH + 1, b"\0")
+
+
+def _connect(connection: socket.socket, path: str, timeout: float, winsock: Winsock) -> None:
     """Connect, without Python's help. Raises OSError."""
     from select import select
 
-    address = _AF_UNIX.to_bytes(2, sys.byteorder) + os.fsencode(path).ljust(MAX_PATH + 1, b"\0")
-    code = winsock.connect(connection.fileno(), address)
+    code = winsock.connect(connection.fileno(), address(path))
     if code == _WOULD_BLOCK:
         _, good, bad = select((), (connection,), (connection,), timeout)
         if not good and not bad:
