@@ -14,9 +14,9 @@ import pytest
 if sys.platform != "win32":
     pytest.skip("Windows' access lists and open files", allow_module_level=True)
 
-from pageantry import winpipe
+from pageantry import acl, winpipe
 from pageantry.errors import SettingsError
-from pageantry.vault import acl, store
+from pageantry.vault import store
 from pageantry.vault.store import Store, save_privately
 
 EVERYONE = "S-1-1-0"

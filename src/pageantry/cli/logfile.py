@@ -24,7 +24,8 @@ _LINES: Final = 10
 
 
 class LogFile:
-    """A file to append lines to. Several programs may do so at the same time: each line is whole, and none is lost.
+    """A file to append lines to. Several programs may do so at the same time: each line is whole, and none is lost;
+    then it may become larger by a line of each.
 
     Raises `Error` where it cannot be written to, or is not this user's alone.
     """
@@ -109,7 +110,7 @@ def _check(path: str, status: os.stat_result) -> None:
 if sys.platform == "win32":
 
     def _open(path: str) -> int:
-        from ..vault import acl
+        from .. import acl
 
         file = acl.append(path)
         try:

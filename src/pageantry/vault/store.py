@@ -194,7 +194,7 @@ def save_privately(path: str, data: bytes, suffix: str = ".new") -> None:
 
 def _open_private(path: str, flags: int) -> int:
     if sys.platform == "win32":
-        from . import acl
+        from .. import acl
 
         return acl.create(path)
     else:  # noqa: RET505 - mypy wants to see which platform this is for
@@ -227,7 +227,7 @@ def _make_private(folder: str) -> None:
         _make_private(parent)
     try:
         if sys.platform == "win32":
-            from . import acl
+            from .. import acl
 
             acl.make_folder(folder)
         else:
@@ -248,7 +248,7 @@ def _check_owner(path: str) -> None:
     """Refuse what others can change, as they could make every passphrase short, or learn the phrase."""
     if sys.platform == "win32":
         from .. import winpipe
-        from .acl import others
+        from ..acl import others
 
         if who := others(path):
             whole = "(OI)(CI)F" if os.path.isdir(path) else "F"
