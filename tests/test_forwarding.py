@@ -11,6 +11,7 @@ from pageantry.errors import Refused, UnsupportedKey, WireError
 from pageantry.forwarding import (
     LOCAL,
     MAX_BINDS,
+    MAX_NAME,
     MAX_PRINCIPALS,
     MAX_SESSION_ID,
     Bind,
@@ -321,6 +322,33 @@ def test_a_pattern_costs_no_more_than_its_length() -> None:
     path = Path(True, (Bind(A.public, ID, False),))
     limits = limited((HERE, hop("a", A.public, user="*a" * 30 + "b")))
     assert not may_use(limits, path, good(path, "a" * 1000))
+
+
+LONGEST = "x" * MAX_NAME
+
+
+@pytest.mark.parametrize(
+    ("pattern", "user", "expected"),
+    [
+        (LONGEST, LONGEST, True),
+        ("?" * MAX_NAME, LONGEST, True),
+        ("*" * MAX_NAME, "me", True),
+        ("*", LONGEST, True),
+        ("*", LONGEST + "x", False),
+        ("ö" * (MAX_NAME // 2), "ö" * (MAX_NAME // 2), True),
+        ("*", "ö" * (MAX_NAME // 2 + 1), False),  # it is bytes that count
+        (LONGEST + "x", LONGEST + "x", False),
+        ("*" * (MAX_NAME + 1), "me", False),
+        (LONGEST + "*", LONGEST, False),
+    ],
+    ids=range(10),
+)
+def test_a_name_or_pattern_that_is_too_long_matches_nothing(pattern: str, user: str, expected: bool) -> None:
+    path = bound(A)
+    assert may_use(limited((HERE, hop("a", A.public, user=pattern))), path, good(path, user)) is expected
+    shown = bound(A, shown=certificate(A.public, AUTHORITY, (user,)))
+    limits = limited((HERE, certified_hop(pattern, AUTHORITY.public)))
+    assert may_see(limits, shown) is may_use(limits, shown, good(shown)) is expected
 
 
 def test_users_on_the_way_do_not_matter() -> None:

@@ -10,7 +10,7 @@ import select
 import socket
 import sys
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
 assert sys.platform == "linux", "epoll is Linux's: callers ask first"
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SHORT: Final = 4096
 #: Seconds between two looks at who is idle.
 _LOOK: Final = 60.0
+#: Seconds until it goes on after what should not have happened, such as that there was no memory.
+_PAUSE: Final = 0.1
 
 
 class Lane:
@@ -36,6 +38,7 @@ class Lane:
 
     def __init__(self, work: Callable[[Served], object], end: Callable[[Served], object], idle: float) -> None:
         self._work, self._end, self._idle = work, end, idle
+        self._closed = False
         self._epoll = select.epoll()
         self._wake, self._waker = socket.socketpair()
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -48,32 +51,56 @@ class Lane:
         served.frames.idle_since = monotonic()
         number = connection.fileno()
         self._waiting[number] = served, connection
-        self._epoll.register(number, select.EPOLLIN)
+        try:
+            self._epoll.register(number, select.EPOLLIN)
+        except BaseException:
+            del self._waiting[number]
+            raise
 
-    def close(self) -> None:
-        """Wait for nothing any more; connections that wait here are left as they are."""
+    def close(self, patience: float) -> None:
+        """Wait for nothing any more; connections that wait here are left as they are.
+
+        What is being answered is waited for, so many seconds at most.
+        """
+        self._closed = True
         self._waker.close()
-        self._thread.join()
-        self._wake.close()
-        self._epoll.close()
+        self._thread.join(patience)
+        if not self._thread.is_alive():
+            self._wake.close()
+            self._epoll.close()
 
     def _run(self) -> None:
         pause = min(self._idle, _LOOK)
         looked = monotonic()
-        while True:
-            for number, _ in self._epoll.poll(pause):
-                waiting = self._waiting.get(number)
-                if waiting is None:
-                    return  # what wakes us
-                if then := self._answer(*waiting):
-                    self._epoll.unregister(number)
-                    del self._waiting[number]
-                    then(waiting[0])
-            if monotonic() - looked > pause:
-                looked = monotonic()
-                for served, _ in list(self._waiting.values()):
-                    if looked - (served.frames.idle_since or looked) > self._idle:
-                        served.hang_up()  # which shows above
+        while not self._closed:
+            try:
+                for number, _ in self._epoll.poll(pause):
+                    self._attend(number)
+                if monotonic() - looked > pause:
+                    looked = monotonic()
+                    self._look(looked)
+            except Exception:  # noqa: BLE001 - no memory, say: without this thread nobody would be answered any more
+                sleep(_PAUSE)
+
+    def _attend(self, number: int) -> None:
+        """See what has come from the connection with that descriptor."""
+        waiting = self._waiting.get(number)
+        if waiting is None:
+            return  # what wakes us
+        try:
+            then = self._answer(*waiting)
+        except Exception:  # noqa: BLE001 - as above; it would fail again and again, and some of it may be lost
+            then = self._end
+        if then:
+            self._epoll.unregister(number)
+            del self._waiting[number]
+            then(waiting[0])
+
+    def _look(self, now: float) -> None:
+        """Hang up on who has been idle for too long, which shows as the end of what comes."""
+        for served, _ in list(self._waiting.values()):
+            if now - (served.frames.idle_since or now) > self._idle:
+                served.hang_up()
 
     def _answer(self, served: Served, connection: socket.socket) -> Callable[[Served], object] | None:
         """Answer what has come; what is to become of the connection if it does not stay."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         """See `lane.Lane`."""
 
         def take(self, served: Served, connection: socket.socket, /) -> None: ...
-        def close(self) -> None: ...
+        def close(self, patience: float, /) -> None: ...
 
 
 #: Seconds that a client may leave its connection unused. Clients that forget theirs must not take all there can be.
@@ -150,7 +150,7 @@ class Server:
         for one in served:
             one.ended.wait(max(0.0, deadline - monotonic()))
         if self._lane:
-            self._lane.close()
+            self._lane.close(max(1.0, deadline - monotonic()))
 
     def _accept(self, listener: Listener) -> None:
         while not listener.closed:
@@ -188,6 +188,7 @@ class Server:
 
     def _rest(self, served: Served) -> None:
         """The same for one that has been served already, and ends if that cannot be."""
+        served.has_thread = False
         try:
             self._wait_for(served)
         except Exception:  # noqa: BLE001 - the lane has closed, say
@@ -199,18 +200,24 @@ class Server:
             _start(self._serve, served)
         except Exception:  # noqa: BLE001 - for want of threads or memory: others are served
             self._end(served)
+            self._tell("a client was hung up on: the system gives no thread for it")
+            self._make_room(of_threads=True)
 
-    def _make_room(self) -> None:
-        """Hang up on a client of the process that has most: the one that is idle for longest, or else the oldest."""
+    def _make_room(self, *, of_threads: bool = False) -> None:
+        """Hang up on a client of the process that has most: the one that is idle for longest, or else the oldest.
+
+        Where the room is `of_threads`, only those that have one count.
+        """
         with self._gate:
+            clients = [one for one in self._served if one.has_thread or not of_threads]
             most: dict[int | None, int] = {}
-            for one in self._served:
+            for one in clients:
                 most[one.pid] = most.get(one.pid, 0) + 1
             never = float("inf")
-            order = [(-most[one.pid], one.frames.idle_since or never) for one in self._served]
+            order = [(-most[one.pid], one.frames.idle_since or never) for one in clients]
             if not order:
                 return
-            victim = list(self._served)[order.index(min(order))]
+            victim = clients[order.index(min(order))]
             del self._served[victim]
             victim.hang_up()
         if monotonic() > self._quiet_until:  # a flood of clients is to be no flood of lines
@@ -221,18 +228,22 @@ class Server:
         """Let go of a connection and its session."""
         with self._gate:  # so that nobody shuts down what is closed
             self._served.pop(served, None)
-        served.frames.connection.close()
-        served.session.close()
+        for let_go in (served.frames.connection.close, served.session.close):
+            try:
+                let_go()
+            except Exception as error:  # noqa: BLE001 - it is no matter of others, who may be served by this thread
+                self._tell(f"the end of a client failed, which is a fault of this program: {_fault(error)}")
         served.ended.set()
 
     def _tell(self, line: str) -> None:
         try:
             self._say(line)
-        except OSError:
-            pass  # nobody reads it any more, which is no reason to serve nobody any more
+        except (OSError, ValueError):
+            pass  # nobody reads it any more, or it has been closed, which is no reason to serve nobody any more
 
     def _serve(self, served: Served) -> None:
         then = self._end
+        served.has_thread = True
         try:
             if served.owed:
                 served.frames.send(served.owed)

@@ -20,7 +20,16 @@ from pageantry.agent import SignFlags
 from pageantry.errors import BadReply, UnsupportedKey
 from pageantry.keys.private import PrivateKey
 from pageantry.keys.public import PublicKey
-from pageantry.keys.signatures import RSA_SHA2_256, RSA_SHA2_512, Signer, algorithm, check_algorithm, sign, verify
+from pageantry.keys.signatures import (
+    RSA_SHA2_256,
+    RSA_SHA2_512,
+    Signer,
+    _rsa_private_key,
+    algorithm,
+    check_algorithm,
+    sign,
+    verify,
+)
 from pageantry.wire import Reader, Writer
 
 DATA = b"what is to be signed"
@@ -314,6 +323,33 @@ def test_huge_numbers_cost_no_time() -> None:
     with pytest.raises(UnsupportedKey, match="more than 16384 bits"):
         verify(PublicKey(bytes(Writer().text("ssh-rsa").mpint(3).mpint(huge))), string(b"ssh-rsa") + bytes(4), DATA)
     assert time.perf_counter() - start < 1
+
+
+class Untouched(int):
+    """A number that may be compared, and that nobody may compute with."""
+
+    def _fail(self, *_: object) -> Any:
+        raise AssertionError("it was computed with")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _fail
+    __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = __pow__ = __rpow__ = _fail
+
+
+@pytest.mark.parametrize("at", range(1, 6), ids=["e", "d", "iqmp", "p", "q"])
+@pytest.mark.parametrize("bits", [1024, 1_000_000])
+def test_no_number_greater_than_the_modulus_is_computed_with(
+    private_keys: dict[str, PrivateKey], at: int, bits: int
+) -> None:
+    fields = [Untouched(as_number(private_keys["ssh-rsa"], place)) for place in range(6)]
+    with pytest.raises(AssertionError, match="computed with"):  # the key itself is
+        _rsa_private_key(*fields)
+    fields[at] = Untouched((1 << bits) + 1)
+    assert fields[at] > fields[0]
+    with pytest.raises(ValueError, match="a number that is larger than the modulus"):
+        _rsa_private_key(*fields)
+    key = changed(private_keys["ssh-rsa"], at, int(fields[at]))
+    with pytest.raises(UnsupportedKey, match="ssh-rsa key that cannot be used: a number that is larger than"):
+        Signer(key)
 
 
 def test_checking_names_and_shapes_needs_no_cryptography() -> None:
