@@ -99,8 +99,8 @@ class Memory:
         self._say = say
         self._store = Store(os.path.dirname(path))
         self._gate = threading.Condition()
-        self._kept: Callable[[], list[bytes]] = list
-        self._stray: list[bytes] = []  # what could not be brought back, and is not to be lost
+        self._kept: Callable[[], dict[bytes, bytes]] = dict
+        self._stray: list[tuple[bytes, bytes]] = []  # what could not be brought back: whose it is, if known, and itself
         self._changed = self._closing = False
         self._writer = threading.Thread(target=self._write, name="pageantry memory", daemon=True)
         with ExitStack() as stack:
@@ -118,35 +118,28 @@ class Memory:
     def load(self, keyring: Keyring) -> None:
         """Bring back what the file has into `keyring`, except for keys that it holds already; then write what changes.
 
-        A key that cannot be brought back is told, and stays in the file until all keys are removed.
+        A key that cannot be brought back is told, and stays in the file until it is added anew or all are removed.
         """
         here = {held.public.blob for held in keyring.visible()}
-        stray = []
         for sealed in self._found:
+            blob = b""
             try:
-                self._bring_back(sealed, keyring, here)
+                entry = self._opened(sealed)
+                blob = _blob(entry)
+                if blob not in here:
+                    _add(keyring, entry)
+                here.add(blob)
             except Error as error:
-                stray.append(sealed)
+                self._stray.append((blob, sealed))
                 self._say(f"a key could not be brought back, and stays in {self._path}: {error}")
-        with self._gate:
-            self._stray, self._found = stray, []
-            self._writer.start()
+        self._found = []
+        self._writer.start()
 
-    def _bring_back(self, sealed: bytes, keyring: Keyring, here: set[bytes]) -> None:
+    def _opened(self, sealed: bytes) -> Entry:
         try:
-            entry = decode(self._protector.unprotect(sealed))
+            return decode(self._protector.unprotect(sealed))
         except OSError as error:
             raise Error(f"the system does not open it: {error.strerror or error}") from None
-        if isinstance(entry, AddIdentityConstrained):
-            if entry.key.public.blob not in here:
-                keyring.add(entry.key, entry.comment, entry.constraints)
-            return
-        from .keys.files import parse
-
-        certificate = PublicKey(entry.certificate) if entry.certificate else None
-        public = certificate or parse(entry.file, "its file").public
-        if public is None or public.blob not in here:
-            keyring.add_encrypted(entry.file, entry.comment, certificate, entry.constraints)
 
     # What a keyring tells it, see `keyring.holding.Remembering`
 
@@ -157,7 +150,7 @@ class Memory:
         except OSError as error:
             raise Error(f"the system does not seal it: {error.strerror or error}", "add it once more") from None
 
-    def changed(self, kept: Callable[[], list[bytes]], /) -> None:
+    def changed(self, kept: Callable[[], dict[bytes, bytes]], /) -> None:
         """Have what `kept` gives be remembered, soon; the last change is what stays."""
         with self._gate:
             self._kept = kept
@@ -174,12 +167,12 @@ class Memory:
         with self._gate:
             self._closing = True
             self._gate.notify_all()
-        if self._writer.ident is not None:  # it was started
-            self._writer.join(CLOSE_SECONDS)
-            if self._writer.is_alive():
-                self._say(f"{self._path} could not be written in time: it may lack the last changes")
-                return  # and nobody else has the file before that has ended
-        self._lock.close()
+        if self._writer.ident is None:  # nothing was loaded, and nothing is to be written
+            self._lock.close()
+            return
+        self._writer.join(CLOSE_SECONDS)
+        if self._writer.is_alive():
+            self._say(f"{self._path} could not be written in time: it may lack the last changes")
 
     # The file
 
@@ -195,10 +188,14 @@ class Memory:
                 changed, self._changed = self._changed, False
             if changed or not written:
                 written = self._save()
+        self._lock.close()
 
     def _save(self) -> bool:
         """Whether it could be written."""
-        sealed = [*self._kept(), *self._stray]
+        kept = self._kept()
+        with self._gate:
+            self._stray = [(blob, sealed) for blob, sealed in self._stray if blob not in kept]
+            sealed = [*kept.values(), *(sealed for _, sealed in self._stray)]
         writer = Writer().uint32(len(sealed))
         for one in sealed:
             writer.string(one)
@@ -218,6 +215,8 @@ class Memory:
         """The entries in the file, each still sealed; none where there is no file."""
         data = self._store.read(os.path.basename(self._path))
         if data is None:
+            if os.path.lexists(self._path):
+                raise Error(f"{self._path} points to a file that is missing", "bring it back, or delete that link")
             return []
         start = len(HEADER) + 1
         if data[: start - 1] != HEADER or len(data) < start:
@@ -235,6 +234,24 @@ class Memory:
             why = error.strerror if isinstance(error, OSError) else error
             raise Error(f"{self._path} is damaged, or another user's or computer's: {why}", _AWAY) from None
         return sealed
+
+
+def _blob(entry: Entry) -> bytes:
+    """The blob of the key. Raises `Error`."""
+    if isinstance(entry, AddIdentityConstrained):
+        return entry.key.public.blob
+    from .keys.files import parse
+
+    public = parse(entry.file, "its file").public
+    return entry.certificate or (public.blob if public else b"")
+
+
+def _add(keyring: Keyring, entry: Entry) -> None:
+    if isinstance(entry, AddIdentityConstrained):
+        keyring.add(entry.key, entry.comment, entry.constraints)
+    else:
+        certificate = PublicKey(entry.certificate) if entry.certificate else None
+        keyring.add_encrypted(entry.file, entry.comment, certificate, entry.constraints)
 
 
 if sys.platform == "win32":

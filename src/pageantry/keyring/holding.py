@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def sealed(self, entry: AddIdentityConstrained | AddEncrypted, /) -> bytes:
             """What brings the key back, of no use to others. Raises `Error`."""
 
-        def changed(self, kept: Callable[[], list[bytes]], /) -> None:
+        def changed(self, kept: Callable[[], dict[bytes, bytes]], /) -> None:
             """Remember what `kept` gives, from some time later on."""
 
         def clear(self) -> None:
@@ -174,7 +174,7 @@ class Holding:
         self._soonest = _NEVER
         self._keeper: threading.Thread | None = None
         self._closed = False
-        self._last: list[bytes] = []  # what was kept when it was closed
+        self._last: dict[bytes, bytes] = {}  # what was kept when it was closed
 
     def put(self, held: Held, entry: AddIdentityConstrained | AddEncrypted, *, new: bool = False) -> None:
         """Hold a key, which came in `entry`; the same one gives way to it, and its place, unless it is to be `new`.
@@ -267,10 +267,10 @@ class Holding:
         """What is held of that key encrypted, alone and with certificates."""
         return [held for held in self.all() if isinstance(held.private, Deferred) and held.private.public == plain]
 
-    def kept(self) -> list[bytes]:
-        """What is to be remembered of the keys, also when the end of the agent, which removes none, was theirs."""
+    def kept(self) -> dict[bytes, bytes]:
+        """What is to be remembered, by the keys' blobs; the end of the agent, which forgets them, changes nothing."""
         with self._gate:
-            return self._last if self._closed else [held.kept for held in self._keys.values() if held.kept]
+            return self._last if self._closed else {blob: held.kept for blob, held in self._keys.items() if held.kept}
 
     def close(self) -> None:
         """Forget all keys, and look after none any more."""
