@@ -7,14 +7,15 @@ A request lies in shared memory, the name of which a message takes to the window
 Whoever made the memory must be this user, and answers come as from PuTTY's own Pageant.
 
 Each client is a connection for the server. PuTTY's programs call their memory after the thread that asks, so a thread
-keeps its connection until it ends, and we know the process; a request with another name has a connection of its own.
+keeps its connection until it ends, and we know the process. A request with another name is nobody's: it has any
+connection of those that are nobody's, on which nothing can be left behind.
 
 A client may lie in such a name: it is a hint for the person who is asked, and proves no more than that one of this
 user's processes asks, which could do so itself in any other name, too. What destinations a key is limited to is kept
 all the same, even for programs that hand on what other hosts ask for (forwarded agents). Such keys sign on connections
 that are bound to a session alone, and
 
-- a request with another name can bind nothing, as nothing would be left of it for the next one;
+- a request with another name can bind nothing, as the next one would know nothing of it;
 - of a process, only the first thread that asks to can: with a second one, a program that hands a client's requests on
   from changing threads would have a new start for each, with none of the hosts before it. For the same reason that
   holds until the process ends, and what was bound does not come back when its connection is lost: then that thread gets
@@ -78,6 +79,8 @@ MOMENT: Final = 0.05
 
 #: Seconds between two looks for threads that have ended.
 _LOOK: Final = 60.0
+#: Connections of nobody's that are kept for further requests.
+_MAX_SPARE: Final = 4
 _FAILURE: Final = frame(Failure().payload())
 _SESSION_BIND: Final = Extension(SessionBind.name).payload()
 _PREFIX: Final = b"PageantRequest"
@@ -107,15 +110,11 @@ def thread_of(name: bytes) -> int | None:
 
 
 class Connection:
-    """What a server takes for a connection: a client's requests come out, and its replies go in.
+    """What a server takes for a connection: requests come out, and replies go in. `thread` asks, if that is known."""
 
-    With `once`, it is at its end after one reply. `thread` is who asks, where that is known.
-    """
-
-    def __init__(self, peer: Peer, thread: Thread | None = None, *, once: bool = False) -> None:
-        self.peer = peer
-        self._thread = thread
-        self._once = once
+    def __init__(self, thread: Thread | None = None) -> None:
+        self.peer = thread.peer if thread else Peer(None, None)
+        self.thread = thread
         self._timeout: float | None = None
         self._changed = threading.Condition()
         self._next: _Request | None = None
@@ -145,7 +144,7 @@ class Connection:
             with self._changed:
                 answered = self._changed.wait_for(lambda: asked.reply, DEADLINE - MOMENT)
         self.used = monotonic()
-        if not answered or self._once:
+        if not answered:
             self.close()
         return asked.reply or _FAILURE
 
@@ -157,7 +156,7 @@ class Connection:
     def gone(self) -> bool:
         """Whether nobody waits for the reply to what was asked last."""
         asked = self._current
-        return not asked or bool(self._next) or asked.left() or bool(self._thread and self._thread.ended())
+        return not asked or bool(self._next) or asked.left() or bool(self.thread and self.thread.ended())
 
     def recv(self, size: int) -> bytes:
         """1 to `size` bytes of a request; none once this is closed.
@@ -224,7 +223,7 @@ class _Client:
 
     def __init__(self, thread: Thread) -> None:
         self.thread = thread
-        self.connection = Connection(thread.peer, thread)
+        self.connection = Connection(thread)
 
 
 class Listener:
@@ -238,6 +237,7 @@ class Listener:
         self._changed = threading.Condition()
         self._arrived: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._spare: list[Connection] = []
         self._clients: dict[int, _Client] = {}
         self._bound: dict[int | None, _Client] = {}  # by process
         self._windows = open_windows(self.answer)
@@ -278,12 +278,15 @@ class Listener:
                 self._open.add(connection)
                 self._arrived.append(connection)
                 self._changed.notify_all()
-        try:
-            return connection.ask(request, left, slow)
-        finally:
+        reply = connection.ask(request, left, slow)
+        with self._changed:
+            if not connection.thread and len(self._spare) < _MAX_SPARE:
+                self._spare.append(connection)
+            elif not connection.thread:
+                connection.close()
             if connection.closed:
-                with self._changed:
-                    self._open.discard(connection)
+                self._open.discard(connection)
+        return reply
 
     def _connection(self, number: int | None, binds: bool) -> Connection | None:
         """That of a thread, or a new one; None where a session is to be bound that cannot be, or the one is lost that
@@ -291,16 +294,25 @@ class Listener:
         """
         client = self._client(number) if number else None
         if client is None:
-            return None if binds else Connection(Peer(None, None), once=True)
+            return None if binds else self._nobodys()
         pid = client.thread.peer.pid
         if binds and pid not in self._bound and len(self._bound) < MAX_THREADS:
             self._bound[pid] = client
         bound = self._bound.get(pid) is client
         if client.connection.closed and not bound:
             self._open.discard(client.connection)
-            client.connection = Connection(client.thread.peer, client.thread)
+            client.connection = Connection(client.thread)
         client.connection.used = monotonic()  # so that nobody makes room of it
         return None if client.connection.closed or (binds and not bound) else client.connection
+
+    def _nobodys(self) -> Connection:
+        """A connection that nobody uses now."""
+        while self._spare:
+            connection = self._spare.pop()
+            if not connection.closed:
+                return connection
+            self._open.discard(connection)
+        return Connection()
 
     def _client(self, number: int) -> _Client | None:
         """The thread of that number; None where that is not to be known, or there is no room for it."""
