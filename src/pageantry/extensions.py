@@ -2,7 +2,7 @@
 
 PuTTY's (Pageant 0.75 and later) are about keys whose files stay encrypted until they are needed. Ours add such a file
 within limits, and tell what an agent's own reply has no place for: what each key is limited to, and over which hops
-each connection has come.
+each connection has come; and bridges know each other by one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ REENCRYPT_ALL: Final = "reencrypt-all" + PUTTY
 LIST_EXTENDED: Final = "list-extended" + PUTTY
 ADD_ENCRYPTED: Final = "add-encrypted@pageantry"
 REPORT: Final = "report@pageantry"
+BRIDGE: Final = "bridge@pageantry"
 
 #: Flags of `ExtendedKey`: there is an encrypted file; the key cannot be used before it is opened.
 HAS_FILE: Final = 1
@@ -49,6 +50,24 @@ def _many(kind: type[_S]) -> tuple[Callable[[Reader], tuple[_S, ...]], Callable[
             value.write(writer)
 
     return read, write
+
+
+def _read_strings(reader: Reader) -> tuple[bytes, ...]:
+    return tuple(reader.strings())
+
+
+def _write_strings(writer: Writer, values: tuple[bytes, ...]) -> None:
+    for value in values:
+        writer.string(value)
+
+
+def _read_texts(reader: Reader) -> tuple[str, ...]:
+    return tuple(value.decode("utf-8", "replace") for value in reader.strings())
+
+
+def _write_texts(writer: Writer, values: tuple[str, ...]) -> None:
+    for value in values:
+        writer.text(value)
 
 
 class ExtendedKey(Struct):
@@ -86,6 +105,23 @@ class AddEncrypted(Struct):
     comment: str
     certificate: bytes
     constraints: Constraints = ()
+
+
+class BridgeQuestion(Struct):
+    """What `bridge` asks: who is behind you? `bridges` are those that it has come through, by their random names."""
+
+    codecs = CODECS | {"tuple[bytes, ...]": (_read_strings, _write_strings)}
+    bridges: tuple[bytes, ...]
+
+
+class BridgeAnswer(Struct):
+    """The answer to `bridge`, which agents do not know: the addresses of those that are behind it, each behind its own.
+
+    One that finds itself among `BridgeQuestion.bridges` fails.
+    """
+
+    codecs = CODECS | {"tuple[str, ...]": (_read_texts, _write_texts)}
+    addresses: tuple[str, ...]
 
 
 class KeyState(Struct):

@@ -35,8 +35,10 @@ _COMMANDS: Final = {
     "export": "export",
     "exec": "exec",
     "relay": "relay",
+    "bridge": "bridge",
     "serve": "serve",
     "ssh-agent": "ssh_agent",
+    "service": "service",
 }
 
 
@@ -101,6 +103,8 @@ def _mend_streams() -> None:
     """Let no stream be missing, as with `<&-`, and no character be one that it cannot show."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - open as long as the process
+    if sys.platform == "win32" and sys.stdout is None and sys.stderr is None:  # pythonw.exe, which nobody reads
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - see above
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - see above
     if sys.stdout is None:

@@ -41,10 +41,10 @@ class Log:
     failure was is told there as well, as there may be nobody else to tell. Raises `Error` where it cannot be written.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, *, plain: bool = False) -> None:
         self.path = path
         self._file = None
-        self._time = "" if _is_journal() else "%H:%M:%S "
+        self._time = "" if plain or _is_journal() else "%H:%M:%S "
         self._broken = path is None and os.isatty(2)
         if path is not None:
             from .._version import __version__

@@ -45,23 +45,29 @@ def relay(address: str) -> None:
     """
     from .. import sessions
     from ..endpoints import parse
-    from ..framing import Frames
-    from ..prompts import typed
-    from ..server import converse
 
     endpoint = parse(address)
+    converse(sessions.at(endpoint), endpoint.address)
+
+
+def converse(open_session: Opener, address: str) -> None:
+    """Serve whoever is at standard input and output with such a session; `address` is the agent's, for messages."""
+    from .. import server
+    from ..framing import Frames
+    from ..prompts import typed
+
     if typed():
         raise Error("standard input is a terminal", "this is for programs: --agent 'stdio:pageantry relay …'")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to put in order
-    connection = _Standard(sessions.at(endpoint))
+    connection = _Standard(open_session)
     session = connection.session
     try:
-        converse(Frames(connection), session)
+        server.converse(Frames(connection), session)
     except WireError as error:
         raise Error(f"standard input is no request to an agent: {error}", "only programs speak that protocol") from None
     except Error:
         if connection.given_up:
-            raise Error(f"the input ended before agent {endpoint.address} answered", "give it more time") from None
+            raise Error(f"the input ended before agent {address} answered", "give it more time") from None
         raise
     except OSError:  # whoever was to read the replies has gone
         pass

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import click
 
 from ..errors import Error
-from .common import as_seconds, print_json, say
+from . import serving
+from .common import as_seconds, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Options(NamedTuple):
     openssh_config: str | None
     lifetime: int | None
     clear_after: int | None
+    restrict_acl: bool
+    remember: bool
+    log: str | None
     quiet: bool
     json: bool
 
@@ -61,6 +65,9 @@ class _Serve(click.Command):
 @click.option("--clear-after", metavar="TIME", callback=as_seconds, help="Ask again for keys unused for so long.")
 @click.option("--never-ask", metavar="ADDRESS", multiple=True, help="Listen for programs that cannot wait; see above.")
 @click.option("--openssh-config", metavar="FILE", help="Write a line there that leads OpenSSH here.")
+@click.option("--restrict-acl", is_flag=True, help="Close the process to others of this user; Windows only.")
+@click.option("--remember", is_flag=True, help="Have keys again after a restart; Windows only.")
+@click.option("--log", metavar="FILE", help="Write the log there.")
 @click.option("-q", "--quiet", is_flag=True, help="Write no log.")
 @click.option("--json", is_flag=True, help="Print where it listens as JSON.")
 @click.pass_context
@@ -94,11 +101,9 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     options, command = Options(**given), ctx.meta.get(_COMMAND)
     if not command:
         with ExitStack() as stack:
-            log = None if options.quiet else Log()
-            if log:
-                stack.callback(log.close)
-            serving = _Serving(options, log, _ways(log, terminal=True), stack)
-            agent_process.run(serving.begin, log.say if log else None, ready=serving.ready)
+            log = None if options.quiet and not options.log else stack.enter_context(Log(options.log))
+            steps = _Serving(options, log, serving.ways(log, terminal=True), stack)
+            agent_process.run(steps.begin, log.say if log else None, ready=steps.ready)
             if log:
                 log.say("ended; all keys are forgotten")
     elif options.never_ask or options.openssh_config:
@@ -106,7 +111,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     else:  # it has the terminal for itself, too
         if sys.platform != "win32":
             hardening.hide()  # and no more: this process becomes the command, which may have its core files
-        agent_process.beside(command, _Serving(options, None, _ways(None, terminal=False), new=True).begin)
+        agent_process.beside(command, _Serving(options, None, serving.ways(None, terminal=False), new=True).begin)
 
 
 class _Serving:
@@ -144,53 +149,18 @@ class _Serving:
             _load(keyring, path)
         with not_stopped():
             if options.never_ask and self._stack:
-                self._hasty = _listeners(options.never_ask)
+                self._hasty = serving.listen(options.never_ask)
                 server = Server(self._hasty, sessions.to(keyring.unasked()), say)
                 self._stack.callback(server.close)
             named = options.listen or self._hasty
-            listeners = _listeners(options.listen) if named else _unnamed(new=self._new)
+            listeners = serving.listen(options.listen) if named else _unnamed(new=self._new)
         return listeners, sessions.to(keyring), keyring
 
     def ready(self, listeners: Sequence[Listener]) -> None:
-        """Tell where it listens: OpenSSH, and the person."""
-        from .log import not_stopped
-        from .openssh_config import Config
-
-        everywhere = [one.path for one in (*listeners, *self._hasty)]
-        path = next((one for one in everywhere if one != "pageant-window"), "")
-        if self._options.openssh_config and self._stack and path:
-            config = Config(self._options.openssh_config)
-            self._stack.callback(config.close)
-            if (line := config.lead(path)) and self._log:
-                self._log.say(line)
-        with not_stopped():
-            _announce(everywhere, path, self._log, as_json=self._options.json)
-
-
-def _announce(places: Sequence[str], path: str, log: Log | None, *, as_json: bool) -> None:
-    if log:
-        log.flush()
-    if as_json:
-        print_json({"listens": places, "pid": os.getpid()})
-    elif path:
-        click.echo(_setting(path))
-    sys.stdout.flush()
-    if log:
-        end = " until Ctrl-C" if sys.stderr.isatty() else ""
-        for place in places:
-            log.say(f"listening at {place}{end}")
-
-
-def _ways(log: Log | None, *, terminal: bool) -> list[Way]:
-    """The ways to ask a person while it runs: a program, then the terminal, on which the log waits meanwhile."""
-    from ..prompts import ways
-
-    found = ways(os.environ, terminal=False)
-    if terminal and sys.platform != "win32":
-        from ..terminal import Terminal
-
-        found.append(log.between(Terminal()) if log else Terminal())
-    return found
+        """Tell where it listens."""
+        if self._stack:
+            options, places = self._options, [*listeners, *self._hasty]
+            serving.announce(places, self._log, self._stack, options.openssh_config, as_json=options.json)
 
 
 def _load(keyring: Keyring, path: str) -> None:
@@ -205,25 +175,7 @@ def _load(keyring: Keyring, path: str) -> None:
         keyring.add_encrypted(data, path, certificate)
 
 
-def _listeners(addresses: Sequence[str]) -> list[Listener]:
-    """What listens at all of them, or nothing and an error."""
-    from ..endpoints import listening
-
-    listeners: list[Listener] = []
-    try:
-        for address in addresses:
-            listeners += listening.listen(address)
-    except BaseException:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
-
-
 if sys.platform == "win32":
-
-    def _setting(place: str) -> str:
-        return f"$env:SSH_AUTH_SOCK = '{place}'"
 
     def _unnamed(*, new: bool) -> list[Listener]:
         """Where everybody looks; or, for a command alone, where nobody does."""
@@ -235,11 +187,6 @@ if sys.platform == "win32":
         return listening.listen("pageant")
 
 else:
-
-    def _setting(place: str) -> str:
-        from shlex import quote
-
-        return f"SSH_AUTH_SOCK={quote(place)}; export SSH_AUTH_SOCK;"
 
     def _unnamed(*, new: bool) -> list[Listener]:
         """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""

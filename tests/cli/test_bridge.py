@@ -1,0 +1,185 @@
+"""The command `bridge` on UNIX: agents at another place, its log, loops of bridges, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("sockets of UNIX; tests/interop/test_bridge_on_windows.py has pipes", allow_module_level=True)
+
+import pageantry
+from pageantry.constraints import Lifetime
+from pageantry.errors import Refused
+
+from ..hosts import ed25519_key
+from .serving import PROGRAM, Environ, Served, call, failed, lists, openssh, serving, wait_for
+
+
+@contextlib.contextmanager
+def bridging(environ: Environ, *words: str | Path) -> Iterator[Served]:
+    """A bridge, its standard streams as those of an agent."""
+    with subprocess.Popen(
+        [*PROGRAM, "bridge", *map(str, words)],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        served = None
+        try:
+            served = Served(process)
+            yield served
+        finally:
+            process.kill()
+            if served is not None:
+                served.read_out()
+
+
+@contextlib.contextmanager
+def openssh_agent(place: Path) -> Iterator[str]:
+    """The real one, where it is told to be."""
+    program = shutil.which("ssh-agent")
+    if not program:
+        pytest.skip("ssh-agent is not installed")
+    with subprocess.Popen([program, "-D", "-a", place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as agent:
+        wait_for(place.exists, "ssh-agent did not start")
+        try:
+            yield str(place)
+        finally:
+            agent.terminate()
+
+
+def test_openssh_s_agent_is_at_another_place_with_all_that_it_can(environ: Environ, home: Path) -> None:
+    key = ed25519_key(1)
+    with openssh_agent(home / "theirs") as theirs, bridging(environ, theirs, "--to", home / "ours") as bridge:
+        assert bridge.said == f"SSH_AUTH_SOCK={home / 'ours'}; export SSH_AUTH_SOCK;\n"
+        with pageantry.connect(str(home / "ours")) as agent:
+            agent.add(key, "me", [Lifetime(1000)])
+            assert lists(theirs) == ["me"]
+            assert agent.sign(key.public, b"data", verify=True)
+            agent.lock(b"secret")
+            assert lists(theirs) == []
+            with pytest.raises(Refused):
+                agent.unlock(b"wrong")
+            agent.unlock(b"secret")
+            assert agent.query() == []
+        assert bridge.logged("sign with me (SHA256:").rstrip().endswith("ms")
+        assert bridge.logged("unlock: refused")
+        assert "secret" not in "".join(bridge.log)
+        assert bridge.end()[0] == 0
+    assert not (home / "ours").exists()
+
+
+def test_the_log_for_machines_has_an_object_in_each_line(environ: Environ, home: Path) -> None:
+    openssh(home / "key", 1)
+    with (
+        serving(environ, "--listen", home / "theirs", home / "key"),
+        bridging(environ, home / "theirs", "--to", home / "ours", "--json") as bridge,
+    ):
+        assert json.loads(bridge.said) == {"listens": [str(home / "ours")], "pid": bridge.process.pid}
+        with pageantry.connect(str(home / "ours")) as agent:
+            (identity,) = agent.identities()
+            agent.sign(identity.key, b"data")
+        told = json.loads(bridge.logged('"sign"'))
+        assert told.pop("milliseconds") > 0
+        assert told.pop("program").endswith(os.path.basename(os.path.realpath(sys.executable)))
+        assert told == {
+            "pid": os.getpid(),
+            "request": "sign",
+            "key": identity.fingerprint,
+            "comment": identity.comment,
+            "user": None,
+            "answer": "signed",
+        }
+
+
+def test_an_agent_that_comes_later_is_reached_then_and_one_that_goes_is_a_refusal(environ: Environ, home: Path) -> None:
+    with bridging(environ, home / "theirs", "--to", home / "ours") as bridge:
+        with pytest.raises(pageantry.errors.Disconnected):
+            lists(home / "ours")
+        assert bridge.logged("list: ", str(home / "theirs"))
+        with openssh_agent(home / "theirs"):
+            assert lists(home / "ours") == []
+
+
+def test_a_bridge_to_itself_is_refused(environ: Environ, home: Path) -> None:
+    done = call(environ, "bridge", home / "here", "--to", home / "here")
+    assert "is this bridge itself" in done.stderr
+    assert done.returncode == 1
+    assert not (home / "here").exists()
+
+
+def test_a_ring_of_bridges_is_refused_where_it_closes_and_the_others_go_on(environ: Environ, home: Path) -> None:
+    one, two, three = (home / name for name in ("one", "two", "three"))
+    with bridging(environ, one, "--to", two), bridging(environ, two, "--to", three):
+        done = call(environ, "bridge", three, "--to", one)
+        assert "leads back here" in done.stderr
+        assert done.returncode == 1
+        with openssh_agent(one):
+            assert lists(three) == []
+
+
+def test_a_ring_that_closes_while_all_run_ends_no_bridge(environ: Environ, home: Path) -> None:
+    one, two = home / "one", home / "two"
+    with bridging(environ, one, "--to", two) as bridge, openssh_agent(one):
+        assert lists(two) == []
+    with bridging(environ, one, "--to", two) as bridge:
+        link = home / "link"
+        with bridging(environ, link, "--to", one):
+            link.symlink_to(two)
+            with pytest.raises(pageantry.errors.AgentError):
+                lists(two)
+            assert bridge.logged("leads back here")
+            link.unlink()
+            with openssh_agent(link):
+                assert lists(two) == []
+
+
+def test_standard_streams_are_a_place(environ: Environ, home: Path) -> None:
+    openssh(home / "key", 1)
+    with serving(environ, "--listen", home / "theirs", home / "key"):
+        command = f"stdio:{sys.executable} -m pageantry bridge {home / 'theirs'} --to stdio:"
+        assert len(lists(command)) == 1
+    done = call(environ, "bridge", "x/y", "--to", "stdio:", "--to", home / "other")
+    assert failed(done) == "stdio: is a place for one"
+
+
+def test_many_clients_at_once_get_their_own_replies(environ: Environ, home: Path) -> None:
+    keys = [ed25519_key(number) for number in range(1, 9)]
+    with openssh_agent(home / "theirs") as theirs, bridging(environ, theirs, "--to", home / "ours", "-q") as bridge:
+        with pageantry.connect(theirs) as agent:
+            for key in keys:
+                agent.add(key)
+        wrong: list[object] = []
+
+        def ask(number: int) -> None:
+            key = keys[number % len(keys)]
+            try:
+                with pageantry.connect(str(home / "ours")) as agent:
+                    for turn in range(5):
+                        agent.sign(key.public, b"%d %d" % (number, turn), verify=True)
+                        assert len(agent.identities()) == len(keys)
+            except BaseException as error:
+                wrong.append(error)
+                raise
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(60)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert bridge.end(signal.SIGINT)[0] in (0, 2)
