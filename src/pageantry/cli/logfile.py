@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 from ..errors import Error
 
@@ -18,14 +20,21 @@ if TYPE_CHECKING:
 MAX_SIZE: Final = 1024 * 1024
 OLD: Final = ".1"
 
+#: The most bytes of a line; of one that is longer the end is left out.
+MAX_LINE: Final = 64 * 1024
+
+#: Seconds that another program may take to write a line, between two looks whether it has, and for how many new files.
+_TURN: Final = 5.0
+_PAUSE: Final = 0.005
+_FILES: Final = 100
+
 #: Bytes that `tail` reads at most, and lines that it gives.
 _TAIL: Final = 16 * 1024
 _LINES: Final = 10
 
 
 class LogFile:
-    """A file to append lines to. Several programs may do so at the same time: each line is whole, and none is lost;
-    then it may become larger by a line of each.
+    """A file to append lines to. Several programs may do so at the same time: each line is whole, and none is lost.
 
     Raises `Error` where it cannot be written to, or is not this user's alone.
     """
@@ -48,7 +57,21 @@ class LogFile:
 
     def append(self, line: bytes) -> None:
         """Write a line. Raises OSError and `Error`; then it is missing, or broken off."""
-        self._make_room(len(line) + 1)
+        if len(line) > MAX_LINE:
+            line = line[: MAX_LINE - 1] + b"\n"
+        for _ in range(_FILES):
+            with _alone(self._file):
+                if self._is_there():  # or else another program has begun a new one
+                    if os.fstat(self._file).st_size + len(line) < MAX_SIZE:
+                        self._write(line)
+                        return
+                    os.replace(self.path, self.path + OLD)
+            old, self._file = self._file, _open(self.path)
+            os.close(old)
+            self._broken_off = False
+        raise OSError("other programs put files in its place again and again")
+
+    def _write(self, line: bytes) -> None:
         rest = b"\n" + line if self._broken_off else line
         while rest:
             rest = rest[os.write(self._file, rest) :]
@@ -57,19 +80,6 @@ class LogFile:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._file)
-
-    def _make_room(self, size: int) -> None:
-        """Have the file of that name open, and room in it for so many bytes more."""
-        full = os.fstat(self._file).st_size + size > MAX_SIZE
-        if self._is_there() and not full:
-            return
-        old = self._file
-        with _alone(old):
-            if full and self._is_there():  # or else another program was faster
-                os.replace(self.path, self.path + OLD)
-            self._file = _open(self.path)
-        os.close(old)
-        self._broken_off = False
 
     def _is_there(self) -> bool:
         try:
@@ -95,6 +105,20 @@ def tail(path: str, start: int = 0) -> list[str]:
     return lines[int(cut) :][-_LINES:]
 
 
+@contextmanager
+def _alone(file: int) -> Iterator[None]:
+    """Be the only program that writes to a log, or gives it another name. Raises OSError."""
+    deadline = monotonic() + _TURN
+    while not _lock(file):
+        if monotonic() >= deadline:
+            raise TimeoutError("another program keeps it locked")
+        sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        _unlock(file)
+
+
 def _failure(path: str, error: OSError) -> Error:
     return Error(
         f"the log cannot be written to {path}: {error.strerror or error}",
@@ -108,6 +132,10 @@ def _check(path: str, status: os.stat_result) -> None:
 
 
 if sys.platform == "win32":
+    import msvcrt
+
+    #: The byte that is locked, far behind all that is written: nobody can read or write what is locked here.
+    _LOCKED: Final = 1 << 30
 
     def _open(path: str) -> int:
         from .. import acl
@@ -125,15 +153,24 @@ if sys.platform == "win32":
             raise
         return file
 
-    @contextmanager
-    def _alone(file: int) -> Iterator[None]:
-        yield  # as long as another program has a log open, that cannot be replaced
+    def _lock(file: int) -> bool:
+        os.lseek(file, _LOCKED, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, 0):  # 0 is what Wine says
+                raise
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        os.lseek(file, _LOCKED, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
 
 else:
+    import fcntl
 
     def _open(path: str) -> int:
-        import errno
-
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             file = os.open(path, flags, 0o600)
@@ -155,13 +192,12 @@ else:
             raise
         return file
 
-    @contextmanager
-    def _alone(file: int) -> Iterator[None]:
-        """Be the only program that gives this log another name."""
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
+    def _lock(file: int) -> bool:
         try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
