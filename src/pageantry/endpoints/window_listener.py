@@ -240,6 +240,7 @@ class Listener:
         self._spare: list[Connection] = []
         self._clients: dict[int, _Client] = {}
         self._bound: dict[int | None, _Client] = {}  # by process
+        self._full = False  # for good: what cannot be bound now must not be the first that is bound later
         self._windows = open_windows(self.answer)
 
     def accept(self) -> Connection:
@@ -296,8 +297,10 @@ class Listener:
         if client is None:
             return None if binds else self._nobodys()
         pid = client.thread.peer.pid
-        if binds and pid not in self._bound and len(self._bound) < MAX_THREADS:
-            self._bound[pid] = client
+        if binds and pid not in self._bound:
+            self._full = self._full or len(self._bound) >= MAX_THREADS
+            if not self._full:
+                self._bound[pid] = client
         bound = self._bound.get(pid) is client
         if client.connection.closed and not bound:
             self._open.discard(client.connection)
@@ -321,6 +324,7 @@ class Listener:
             return client
         self._sweep()
         if len(self._clients) >= MAX_THREADS and not self._make_room():
+            self._full = True
             return None
         try:
             client = _Client(self._find(number))
