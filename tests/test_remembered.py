@@ -20,8 +20,8 @@ from pageantry.errors import Error, SettingsError, WireError
 from pageantry.extensions import AddEncrypted
 from pageantry.keyring import Keyring
 from pageantry.messages import AddIdentityConstrained
-from pageantry.remembered import HEADER, MAX_FILE, VERSION, Memory
-from pageantry.vault.store import Store
+from pageantry.remembered import HEADER, VERSION, Memory
+from pageantry.vault.store import MAX_FILE, Store
 from pageantry.wire import Writer
 
 from .exposure.upstream import wait_for
@@ -150,6 +150,7 @@ def test_a_second_agent_is_refused_while_the_first_runs(filled: Path) -> None:
         with pytest.raises(Error, match="another agent that is running remembers its keys in") as caught:
             opened(filled)
         assert "end it" in caught.value.hint
+        assert "another agent that is running" in run(filled, "").stderr
         keyring.add(ed25519_key(2), "second")
     assert comments(filled) == ["me@home", "second"]
 

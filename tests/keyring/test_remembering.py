@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from pageantry import remembered
 from pageantry.constraints import Confirm, Constraint, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
@@ -111,6 +113,16 @@ def test_encrypted_files_come_back_encrypted(following: Next, person: Scripted) 
     keyring.sign(ed25519_key(1).public, b"data")
     keyring.sign(certified, b"data", verify=True)  # the same passphrase
     assert len(person.questions) == 1
+
+
+def test_an_encrypted_file_of_openssh_comes_back_as_it_was(following: Next) -> None:
+    encryption = BestAvailableEncryption(PHRASE.encode())
+    file = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption)
+    following().add_encrypted(file, "openssh")
+    (held,) = following().visible()
+    assert isinstance(held.private, Deferred)
+    assert held.private.data == file
+    assert held.comment == "openssh"
 
 
 def test_of_an_encrypted_key_nothing_in_clear_is_sealed(path: str, person: Scripted) -> None:
@@ -263,9 +275,10 @@ def test_an_end_promises_nothing_that_it_does_not_keep(following: Next) -> None:
     keyring.add(ed25519_key(1), "one")
     view = keyring.open(None)
     keyring.close()
-    for change in (lambda: view.add(ed25519_key(2)), view.remove_all):
-        with pytest.raises(Refused, match="is ending"):
-            change()
+    with pytest.raises(Refused, match="is ending"):
+        view.add(ed25519_key(2))
+    with pytest.raises(Refused, match="is ending"):
+        view.remove_all()
     assert comments(following()) == ["one"]
 
 
