@@ -188,7 +188,8 @@ class Person:
 def ways(environ: Mapping[str, str], *, terminal: bool) -> list[Way]:
     """What a process with this environment can ask a person with, best first: a program, as it is seen from anywhere.
 
-    Then, with `terminal`, the terminal that it was started at. Windows' console has no place here: it can be asked
+    Then, on Windows, its desktop, unless there is none that anybody sees, or SSH_ASKPASS_REQUIRE is `never`; elsewhere,
+    with `terminal`, the terminal that it was started at. Windows' console has no place here: it can be asked
     (`secret`), but not be told to stop.
     """
     from . import askpass
@@ -196,7 +197,12 @@ def ways(environ: Mapping[str, str], *, terminal: bool) -> list[Way]:
     found: list[Way] = []
     if program := askpass.find(environ):
         found.append(askpass.Askpass(program, environ))
-    if sys.platform != "win32" and terminal:
+    if sys.platform == "win32":
+        from . import dialogs
+
+        if environ.get("SSH_ASKPASS_REQUIRE", "").lower() != "never" and dialogs.visible():
+            found.append(dialogs.Dialogs())
+    elif terminal:
         from .terminal import Terminal
 
         found.append(Terminal())
