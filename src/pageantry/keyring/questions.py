@@ -13,14 +13,35 @@ from .holding import line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Final
+    from typing import Final, Protocol
 
     from ..agent import Peer
     from ..constraints import RestrictDestination
     from ..forwarding import Login, Path
     from ..keys.public import PublicKey
-    from .holding import Held
 
+    class Key(Protocol):
+        """What is told of a key: `Held` ones have it."""
+
+        @property
+        def public(self) -> PublicKey:
+            """Itself, or the certificate."""
+
+        @property
+        def comment(self) -> str:
+            """What it was added with."""
+
+        @property
+        def fingerprint(self) -> str:
+            """As people are shown it."""
+
+        @property
+        def destinations(self) -> RestrictDestination | None:
+            """What it is limited to, which has names for hosts."""
+
+
+#: Where ssh remembers hosts, unless it is told otherwise.
+KNOWN_HOSTS: Final = "~/.ssh/known_hosts"
 #: The most of a known_hosts file that is read, in bytes.
 _MAX_FILE: Final = 4 * 1024 * 1024
 #: Names of one host, and characters of a user's, that a person is shown.
@@ -40,7 +61,7 @@ def who(peer: Peer | None) -> str:
     return f"{program} (process {peer.pid})" if program else f"process {peer.pid}"
 
 
-def purpose(held: Held, data: bytes, path: Path) -> str:
+def purpose(held: Key, data: bytes, path: Path) -> str:
     """What a signature is for, as far as what is to be signed tells, such as "to log in as bob at example.org"."""
     if login := forwarding.login(held.public, data):
         return f"to log in as {_quoted(login.user)} at {_destination(login, path, held.destinations)}"
@@ -60,18 +81,18 @@ def way(path: Path, limits: RestrictDestination | None) -> str:
     return "not known, as it could not be proven" if path.attempted and not path.binds else ""
 
 
-def confirmation(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
+def confirmation(held: Key, data: bytes, path: Path, peer: Peer | None) -> str:
     """The question whether a signature may be made, in some lines."""
     return "\n".join((f"Allow {who(peer)} to sign with the key", *_details(held, data, path))) + "?"
 
 
-def opening(held: Held, data: bytes, path: Path, peer: Peer | None) -> str:
+def opening(held: Key, data: bytes, path: Path, peer: Peer | None) -> str:
     """The question for the passphrase of a key, in some lines."""
     lines = ("Passphrase for the key", *_details(held, data, path), f"wanted by {who(peer)}", "Passphrase: ")
     return "\n".join(lines)
 
 
-def _details(held: Held, data: bytes, path: Path) -> Iterator[str]:
+def _details(held: Key, data: bytes, path: Path) -> Iterator[str]:
     """The key, what it is to sign, and over which hosts that is asked for."""
     yield f"  {line(held.comment) or 'without a comment'}"
     yield f"  {held.public.type} {held.fingerprint}"
@@ -101,8 +122,13 @@ def _limited_names(key: PublicKey, limits: RestrictDestination | None) -> Iterat
                 yield hop.host
 
 
-def known_names(key: PublicKey, path: str = "~/.ssh/known_hosts") -> list[str]:
+def known_names(key: PublicKey, path: str = KNOWN_HOSTS) -> list[str]:
     """The names that stand in clear beside this key in a file of known hosts (sshd(8)); none where it is not there."""
+    return [name for name in names_and_hashes(key, path) if not name.startswith("|")][:_MAX_NAMES]
+
+
+def names_and_hashes(key: PublicKey, path: str = KNOWN_HOSTS) -> list[str]:
+    """The same with those of which the file has no more than a hash, as it has them, and however many they are."""
     try:
         with open(os.open(os.path.expanduser(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -113,7 +139,7 @@ def known_names(key: PublicKey, path: str = "~/.ssh/known_hosts") -> list[str]:
                 names = _names(file.read(_MAX_FILE))
                 _known.clear()
                 _known[stamp] = names
-            return _known.get(stamp, {}).get(key.base64.encode(), [])[:_MAX_NAMES]
+            return _known.get(stamp, {}).get(key.base64.encode(), [])
     except OSError:
         return []
 
@@ -123,7 +149,7 @@ def _names(text: bytes) -> dict[bytes, list[str]]:
     names: dict[bytes, list[str]] = {}
     for entry in text.splitlines():
         words = entry.split(None, 3)
-        if len(words) > 2 and words[0][:1] not in (b"@", b"|", b"#"):
+        if len(words) > 2 and words[0][:1] not in (b"@", b"#"):
             names.setdefault(words[2], []).extend(words[0].decode("utf-8", "replace").split(","))
     return names
 
