@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pageantry import sessions
-from pageantry.constraints import RestrictDestination
+from pageantry.constraints import Confirm, RestrictDestination
 from pageantry.endpoints import window_listener
 from pageantry.endpoints.window_listener import MAX_THREADS, Connection, Listener, listen, thread_of
 from pageantry.errors import Error
@@ -176,7 +176,7 @@ def test_any_other_name_has_none(rest: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     ["PageantRequest", "PageantRequest00000000", "PageantRequest0000ABCD", "PageantRequest0000abcd ", "PageantRequest1",
-     "PageantRequest100000000", "pageantrequest0000abcd", "PageantRequest+000abcd", "PageantRequest0x00abcd", "0000abcd"],
+     "PageantRequest100000000", "pageantrequest0000abcd", "PageantRequest+000abcd", "PageantRequest0x00abcd"],
 )  # fmt: skip
 def test_what_is_nearly_such_a_name_has_none(name: str) -> None:
     assert thread_of(name.encode()) is None
@@ -382,7 +382,7 @@ def test_threads_that_have_ended_are_let_go_of_without_further_requests(
 
 
 def test_connections_of_nobody_are_used_again_and_few_are_kept(served: Served) -> None:
-    served.keyring.add(ALICE, "asked", confirm_each())
+    served.keyring.add(ALICE, "asked", [Confirm()])
     sign = SignRequest(ALICE.public.blob, b"data").payload()
     threads = [threading.Thread(target=served.ask, args=(NOBODY, sign)) for _ in range(4)]
     for thread in threads:
@@ -398,14 +398,8 @@ def test_connections_of_nobody_are_used_again_and_few_are_kept(served: Served) -
     assert len(served.listener._open) == 4
 
 
-def confirm_each() -> list[object]:
-    from pageantry.constraints import Confirm
-
-    return [Confirm()]
-
-
 def test_a_question_is_withdrawn_when_its_client_has_left(served: Served) -> None:
-    served.keyring.add(ALICE, "asked", confirm_each())
+    served.keyring.add(ALICE, "asked", [Confirm()])
     left = threading.Event()
     replies: list[bytes] = []
 
@@ -424,7 +418,7 @@ def test_a_question_is_withdrawn_when_its_client_has_left(served: Served) -> Non
 
 
 def test_closing_wakes_accept_and_answers_what_waits(served: Served) -> None:
-    served.keyring.add(ALICE, "asked", confirm_each())
+    served.keyring.add(ALICE, "asked", [Confirm()])
     replies: list[bytes] = []
     sign = SignRequest(ALICE.public.blob, b"data").payload()
     threads = [
