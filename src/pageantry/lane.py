@@ -112,6 +112,7 @@ class Lane:
             return self._end
         if not request:
             return self._end
+        served.frames.idle_since = monotonic()  # before anybody could take it for idle who has its reply already
         whole = len(request) == 4 + int.from_bytes(request[:4], "big") > 4
         reply = served.at_once(request) if whole else None
         if reply is None:
@@ -123,7 +124,6 @@ class Lane:
             sent = 0
         except OSError:
             return self._end
-        served.frames.idle_since = monotonic()
         if sent < len(reply):
             served.owed = reply[sent:]
             return self._work
