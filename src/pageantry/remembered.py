@@ -152,7 +152,9 @@ class Memory:
 
     def changed(self, kept: Callable[[], dict[bytes, bytes]], /) -> None:
         """Have what `kept` gives be remembered, soon; the last change is what stays."""
+        here = kept() if self._stray else {}
         with self._gate:
+            self._stray = [(blob, sealed) for blob, sealed in self._stray if blob not in here]
             self._kept = kept
             self._changed = True
             self._gate.notify_all()
@@ -192,10 +194,8 @@ class Memory:
 
     def _save(self) -> bool:
         """Whether it could be written."""
-        kept = self._kept()
-        with self._gate:
-            self._stray = [(blob, sealed) for blob, sealed in self._stray if blob not in kept]
-            sealed = [*kept.values(), *(sealed for _, sealed in self._stray)]
+        stray = self._stray  # before what is kept: a key that goes from here to there may be in both, but not in none
+        sealed = [*self._kept().values(), *(sealed for _, sealed in stray)]
         writer = Writer().uint32(len(sealed))
         for one in sealed:
             writer.string(one)

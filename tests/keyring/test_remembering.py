@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from pageantry import remembered
 from pageantry.constraints import Confirm, Constraint, Lifetime, MaxSign, RestrictDestination, SecurityKeyProvider
-from pageantry.errors import Error, Refused, Unsupported
+from pageantry.errors import Error, Refused, Unsupported, WireError
 from pageantry.keyring import Keyring, hardware
 from pageantry.keyring.deferred import Deferred
 from pageantry.keys import ppk, signatures
@@ -232,11 +232,48 @@ def test_a_key_that_cannot_be_brought_back_goes_with_all(following: Next) -> Non
 
 def test_a_key_that_could_not_be_brought_back_gives_way_to_itself(following: Next) -> None:
     following().add_encrypted(file_of(1))
-    following(asks=False).add(ed25519_key(1), "in clear", [Confirm()])
-    keyring = following()
-    assert comments(keyring) == ["in clear"]
+    keyring = following(asks=False)
+    keyring.add(ed25519_key(1), "in clear")
     keyring.remove(ed25519_key(1).public)
     assert comments(following()) == []
+
+
+def test_what_was_added_comes_before_what_could_not_even_be_read(
+    following: Next, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: bytes) -> AddIdentityConstrained:
+        raise WireError("entry of a kind that is not known")
+
+    following().add(ed25519_key(1), "remembered")
+    with monkeypatch.context() as patch:
+        patch.setattr(remembered, "decode", fail)
+        following().add(ed25519_key(1), "added anew", [Confirm()])
+    keyring = following()
+    assert comments(keyring) == ["added anew"]
+    assert [held.confirm for held in keyring.visible()] == [True]
+
+
+def test_every_change_of_what_is_remembered_is_told_and_no_other(
+    following: Next, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = following()
+    told: list[int] = []
+    monkeypatch.setattr(remembered.Memory, "changed", lambda _, kept: told.append(len(kept())))
+    keyring.add(ed25519_key(1))
+    keyring.add(ed25519_key(2))
+    assert told == [1, 2]
+    keyring.add(ed25519_key(3), constraints=[MaxSign(2)])
+    keyring.sign(ed25519_key(3).public, b"data")
+    keyring.sign(ed25519_key(3).public, b"data")
+    keyring.lock(b"secret")
+    keyring.unlock(b"secret")
+    assert told == [1, 2]
+    keyring.add(ed25519_key(2), constraints=[Lifetime(60)])
+    keyring.remove(ed25519_key(2).public)
+    assert told == [1, 2, 1]
+    keyring.remove(ed25519_key(1).public)
+    keyring.remove_all()
+    assert told == [1, 2, 1, 0, 0]
 
 
 def test_an_entry_of_a_kind_to_come_stays(following: Next, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
