@@ -76,7 +76,7 @@ class Bridge:
             before = BridgeQuestion.decode(contents).bridges
             if self._name in before or len(before) >= MAX_BRIDGES:
                 raise Loop("it leads back to this bridge")
-            for endpoint in self._endpoints:
+            for endpoint in self._endpoints if before else ():  # it is no bridge who asks, but somebody who looks
                 try:
                     self._ask(endpoint, before)
                 except (Loop, WireError):

@@ -108,14 +108,16 @@ class AddEncrypted(Struct):
 
 
 class BridgeQuestion(Struct):
-    """What `bridge` asks: who is behind you? `bridges` are those that it has come through, by their random names."""
+    """What `bridge` asks: who is behind you? `bridges` are those that it has come through, by their random names; none
+    where whoever asks is no bridge.
+    """
 
     codecs = CODECS | {"tuple[bytes, ...]": (_read_strings, _write_strings)}
     bridges: tuple[bytes, ...]
 
 
 class BridgeAnswer(Struct):
-    """The answer to `bridge`, which agents do not know: the addresses of those that are behind it, each behind its own.
+    """The answer to `bridge`, which agents do not know: the addresses of those that are behind it.
 
     One that finds itself among `BridgeQuestion.bridges` fails.
     """

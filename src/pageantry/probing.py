@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from .agent import Identity, Peer
-    from .client import Connection
+    from .client import Client, Connection
     from .endpoints import Endpoint
 
 #: Seconds to connect to an agent that nobody named.
@@ -31,8 +31,8 @@ class Found:
     """An endpoint, and how far the agent behind it answered."""
 
     __slots__ = (
-        "agent", "also", "endpoint", "error", "hint", "identities", "owner", "pid", "program", "reached", "source",
-        "warning",
+        "agent", "also", "endpoint", "error", "hint", "identities", "leads_to", "owner", "pid", "program", "reached",
+        "source", "warning",
     )  # fmt: skip
 
     def __init__(self, candidate: Candidate) -> None:
@@ -54,6 +54,8 @@ class Found:
         self.owner: str = ""
         self.pid: int | None = None
         self.program: str = ""
+        #: the addresses of the agents behind it, where it is a bridge of ours
+        self.leads_to: tuple[str, ...] = ()
         #: other addresses of the same agent
         self.also: list[str] = []
 
@@ -186,6 +188,20 @@ def _converse(found: Found, connection: Connection, level: int) -> None:
         if level >= ANSWERS and found.pid != os.getpid():
             found.identities = client.identities()
             found.reached = LEVELS[ANSWERS]
+            found.leads_to = _behind(found, client)
+
+
+def _behind(found: Found, client: Client) -> tuple[str, ...]:
+    """The agents behind a bridge. Programs of others are not asked on Windows, where some hang up on such a question."""
+    if os.name == "nt" and not _file_name(found.program).lower().startswith(("python", "pageantry")):
+        return ()
+    from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion
+    from .requests import Extending
+
+    try:  # over the same connection, which is the last word there
+        return BridgeAnswer.decode(client._ask(Extending(BRIDGE, BridgeQuestion(()).encode()))).addresses
+    except Error:
+        return ()
 
 
 def warn_of_rivals(result: list[Found]) -> list[Found]:

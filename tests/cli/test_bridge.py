@@ -183,3 +183,12 @@ def test_many_clients_at_once_get_their_own_replies(environ: Environ, home: Path
             thread.join()
         assert wrong == []
         assert bridge.end(signal.SIGINT)[0] in (0, 2)
+
+
+def test_a_bridge_is_shown_as_one_with_what_is_behind_it(environ: Environ, home: Path) -> None:
+    with openssh_agent(home / "theirs") as theirs, bridging(environ, theirs, "--to", home / "ours"):
+        shown = call(environ, "agents", "--agent", home / "ours", "--json")
+        assert [one["bridge_to"] for one in json.loads(shown.stdout)] == [[f"unix:{theirs}"]]
+        assert f"a bridge to unix:{theirs}" in call(environ, "agents", "--agent", home / "ours").stdout
+        shown = call(environ, "agents", "--agent", theirs, "--json")
+        assert [one["bridge_to"] for one in json.loads(shown.stdout)] == [[]]

@@ -57,6 +57,7 @@ def _as_json(found: Found) -> dict[str, object]:
         "owner": found.owner or None,
         "pid": found.pid,
         "program": found.program or None,
+        "bridge_to": list(found.leads_to),
         "also": found.also,
         "warning": found.warning or None,
         "error": found.error or None,

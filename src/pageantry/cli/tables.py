@@ -40,6 +40,8 @@ def print_agents(found: Sequence[Found]) -> None:
             emit("")
         source = one.source != "address" and one.source  # an address that was just typed needs no source
         details = [one.agent, source and f"from {source}", one.owner and f"run by {one.owner}", _process(one)]
+        if one.leads_to:
+            details.append(f"a bridge to {' and '.join(one.leads_to)}")
         details += [f"also {address}" for address in one.also]
         emit(one.address, bold=True, more=", ".join(part for part in details if part))
         if one.error:
