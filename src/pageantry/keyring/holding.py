@@ -133,7 +133,7 @@ class Held:
     @property
     def free(self) -> bool:
         """Whether it may sign whatever, without a question and any number of times."""
-        return not (self.confirm or self.destinations or self.signatures_left)
+        return not (self.confirm or self.destinations) and self.signatures_left is None
 
     @property
     def limited(self) -> bool:
