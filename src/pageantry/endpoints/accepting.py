@@ -36,21 +36,32 @@ class Door:
             self.close()
             raise
 
-    def next(self, accept: Callable[[], _T | None]) -> _T:
-        """The first that `accept` gives, which is called when somebody may be there, and gives None for whom it does
-        not want. Raises what it raises, but for BlockingIOError and ConnectionError; OSError (EBADF) once this is
-        closed.
+    def next(self, accept: Callable[[], _T | None], patience: Callable[[], float | None] = lambda: None) -> _T:
+        """The first that `accept` gives, which is called when somebody may be there; None is nobody to give.
+
+        Where it raises BlockingIOError it is called again once something has come, or in `patience` seconds. Raises
+        what else it raises, but for ConnectionError; OSError (EBADF) once this is closed.
         """
         with self._turn:
             while not self.closed:
                 try:
                     client = accept()
-                except (BlockingIOError, ConnectionError):  # nobody is there, or not any more
-                    self._ready.select()
-                    continue
-                if client is not None:
-                    return client
+                except BlockingIOError:
+                    self._ready.select(patience())
+                except ConnectionError:  # he has left
+                    pass
+                else:
+                    if client is not None:
+                        return client
         raise OSError(errno.EBADF, "the socket was closed")
+
+    def watch(self, connection: socket.socket) -> None:
+        """Have what comes from there wake `next`, too. To be called by its `accept`, as the next one."""
+        self._ready.register(connection, selectors.EVENT_READ)
+
+    def forget(self, connection: socket.socket) -> None:
+        """Do so no more, before that is closed."""
+        self._ready.unregister(connection)
 
     def close(self) -> None:
         """Take no more clients, and wake who waits in `next`. The second time does nothing."""

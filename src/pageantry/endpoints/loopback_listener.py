@@ -1,20 +1,19 @@
 r"""Where an agent listens for clients of GnuPG's and Cygwin's: a port of 127.0.0.1, and a file for who may know it.
 
 listener = assuan("C:\\Users\\me\\agent")     # or cygwin
-connection = listener.accept()              # whose client has yet to show that it knows the file
+connection = listener.accept()              # whose client knows what is in the file
 listener.close()                            # which removes the file
 
-Anybody on this computer can connect to the port. So the file holds a secret, which the client sends first; until then
-it gets nothing, and not for long. Who has another one is hung up on without a word.
+Anybody on this computer can connect to the port. So the file holds a secret, which the client sends first. Until then
+it takes neither a thread nor much time, and gets nothing; who has another one is hung up on without a word.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
-import threading
+from hmac import compare_digest
 from time import monotonic
 
 from ..errors import Error
@@ -25,10 +24,8 @@ from .sockets import Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Generator, Iterator
     from typing import Final
-
-    from ..agent import Peer
 
 #: Seconds in which a client must have shown that it knows the secret.
 GREETING_TIMEOUT: Final = 5.0
@@ -52,6 +49,7 @@ class Listener:
 
     def __init__(self, path: str, *, cygwin: bool) -> None:
         self.path = path
+        self._newcomers: dict[_Newcomer, None] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if sys.platform == "win32":
@@ -59,8 +57,6 @@ class Listener:
             self._socket.bind(("127.0.0.1", 0))
             self._address: tuple[str, int] = self._socket.getsockname()
             self._file = SocketFile(self._address[1], os.urandom(_SECRET), cygwin)
-            self._newcomers: dict[Newcomer, None] = {}
-            self._changed = threading.Condition()
             self._door = Door(self._socket)
         except BaseException:
             self._socket.close()
@@ -76,12 +72,12 @@ class Listener:
         """Whether no more clients are taken."""
         return self._door.closed
 
-    def accept(self) -> Newcomer:
-        """The next client; one that the system says is another user's is hung up on.
+    def accept(self) -> Connection:
+        """The next client that knows the secret; one that the system says is another user's is hung up on nevertheless.
 
         Raises OSError; EBADF once this is closed.
         """
-        return self._door.next(self._accept)
+        return self._door.next(self._next, self._patience)
 
     def close(self) -> None:
         """Take no more clients, wake who is in `accept`, and remove the file if it is still ours.
@@ -97,124 +93,108 @@ class Listener:
         except OSError:
             pass  # somebody else was faster
         self._door.close()
+        for newcomer in self._newcomers:
+            newcomer.connection.close()
 
-    def _accept(self) -> Newcomer | None:
-        client, address = self._socket.accept()
-        accepted = Connection(socket.AF_INET, socket.SOCK_STREAM, 0, client.detach())
+    def _next(self) -> Connection | None:
+        """A client that has greeted by now; None where one has come, who may have. Raises BlockingIOError, OSError."""
+        now = monotonic()
+        for newcomer in list(self._newcomers):
+            try:
+                if newcomer.has_greeted():
+                    return self._looked_at(self._part(newcomer))
+                over = newcomer.deadline <= now
+            except OSError:
+                over = True
+            if over:
+                self._part(newcomer).close()
+        client, _ = self._socket.accept()
+        if len(self._newcomers) >= MAX_NEWCOMERS:
+            self._part(next(iter(self._newcomers))).close()
+        connection = Connection(socket.AF_INET, socket.SOCK_STREAM, 0, client.detach())
         try:
-            accepted.setblocking(True)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer, trusted = tcp_callers.caller(address, self._address)
-            if trusted:
-                newcomer = Newcomer(accepted, peer, self._file, self._know)
-                self._admit(newcomer)
-                return newcomer
+            connection.setblocking(False)
+            self._door.watch(connection)
         except BaseException:
-            accepted.close()
+            connection.close()
             raise
-        accepted.close()
+        self._newcomers[_Newcomer(connection, self._file)] = None
         return None
 
-    def _admit(self, newcomer: Newcomer) -> None:
-        """Make room for a newcomer, so that there are never more than so many."""
-        with self._changed:
-            while len(self._newcomers) >= MAX_NEWCOMERS:
-                oldest = next(iter(self._newcomers))
-                oldest.hang_up()
-                if not self._changed.wait(max(0.0, oldest.deadline - monotonic())):
-                    self._newcomers.pop(oldest, None)  # its time is over
-            self._newcomers[newcomer] = None
+    def _patience(self) -> float | None:
+        """Seconds until the first of the newcomers has no time any more."""
+        return max(0.0, next(iter(self._newcomers)).deadline - monotonic()) if self._newcomers else None
 
-    def _know(self, newcomer: Newcomer) -> None:
-        """Take note that it is one no more: it has shown that it knows the secret, or is gone."""
-        with self._changed:
-            if newcomer in self._newcomers:
-                del self._newcomers[newcomer]
-                self._changed.notify_all()
+    def _part(self, newcomer: _Newcomer) -> Connection:
+        """The connection of one that is no newcomer from here on."""
+        del self._newcomers[newcomer]
+        self._door.forget(newcomer.connection)
+        return newcomer.connection
 
-
-class Newcomer:
-    """A client's connection. The first `recv` or `sendall` waits until it has shown that it knows the secret.
-
-    `peer` is the process at its other end, where the system tells. One thread may use it, and another shut it down.
-    """
-
-    def __init__(
-        self, accepted: Connection, peer: Peer | None, file: SocketFile, known: Callable[[Newcomer], object]
-    ) -> None:
-        self.peer = peer
-        self.deadline = monotonic() + GREETING_TIMEOUT
-        self._socket = accepted
-        self._file = file
-        self._known = known
-        self._greeted = False
-        self._timeout: float | None = None
-
-    def recv(self, size: int) -> bytes:
-        """As a socket's. Raises ConnectionAbortedError when the client does not know the secret, or takes too long."""
-        self._greet()
-        return self._socket.recv(size)
-
-    def sendall(self, data: bytes) -> None:
-        """As a socket's, and as `recv`."""
-        self._greet()
-        self._socket.sendall(data)
-
-    def settimeout(self, seconds: float | None) -> None:
-        """As a socket's; the greeting has a time of its own, `GREETING_TIMEOUT`."""
-        self._timeout = seconds
-        if self._greeted:
-            self._socket.settimeout(seconds)
-
-    def gettimeout(self) -> float | None:
-        """What was set last."""
-        return self._timeout
-
-    def shutdown(self, how: int) -> None:
-        """As a socket's. Raises OSError."""
-        self._socket.shutdown(how)
-
-    def gone(self) -> bool:
-        """See `sockets.Connection`."""
-        return self._socket.gone()
-
-    def hang_up(self) -> None:
-        """Have whoever waits in `recv` or `sendall` end."""
+    def _looked_at(self, connection: Connection) -> Connection | None:
+        """The connection, which says who is at its other end; None where that is another user, who is hung up on."""
+        trusted = False
         try:
-            self.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the client was faster
-
-    def close(self) -> None:
-        """As a socket's."""
-        self._socket.close()
-        self._known(self)
-
-    def _greet(self) -> None:
-        if self._greeted:
-            return
-        try:
-            self._take_secret()
-            self._socket.settimeout(self._timeout)
-            self._greeted = True
-        except OSError:
-            self.close()
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the client did not greet as it must") from None
+            connection.peer, trusted = tcp_callers.caller(connection.getpeername(), self._address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(True)
+        except OSError:  # it has left
+            trusted = False
         finally:
-            self._known(self)
+            if not trusted:
+                connection.close()
+        return connection if trusted else None
 
-    def _take_secret(self) -> None:
-        """Receive the secret; from Cygwin's also who it is, saying the like. Raises OSError."""
-        from hmac import compare_digest
 
-        if not compare_digest(loopback._received(self._socket, _SECRET, self.deadline), self._file.secret):
-            raise PermissionError
-        if self._file.cygwin:
-            self._socket.sendall(self._file.secret)
-            credentials = loopback._received(self._socket, loopback._CREDENTIALS.size, self.deadline)
-            _, *theirs = loopback._CREDENTIALS.unpack(credentials)
-            # who can read the file is this user, so that theirs are ours, whose numbers only Cygwin knows
-            self._socket.sendall(loopback._CREDENTIALS.pack(os.getpid(), *theirs))
+class _Newcomer:
+    """A client that has yet to show that it knows the secret, until `deadline`."""
+
+    def __init__(self, connection: Connection, file: SocketFile) -> None:
+        self.connection = connection
+        self.deadline = monotonic() + GREETING_TIMEOUT
+        self._greeting = _greeting(connection, file)
+
+    def has_greeted(self) -> bool:
+        """Whether it has, by what has come up to now. Raises OSError where it never will."""
+        return next(self._greeting, False)
+
+
+def _greeting(connection: Connection, file: SocketFile) -> Iterator[bool]:
+    """Take what a client says first, and answer it: False as long as more has to come, then True. Raises OSError."""
+    secret = yield from _received(connection, _SECRET)
+    if not compare_digest(secret, file.secret):
+        raise PermissionError
+    if file.cygwin:
+        _send(connection, file.secret)
+        credentials = yield from _received(connection, loopback._CREDENTIALS.size)
+        _, user, group = loopback._CREDENTIALS.unpack(credentials)
+        # who can read the file is this user, so that theirs are ours, whose numbers only Cygwin knows
+        _send(connection, loopback._CREDENTIALS.pack(os.getpid(), user, group))
+    yield True
+
+
+def _received(connection: Connection, size: int) -> Generator[bool, None, bytes]:
+    data = b""
+    while len(data) < size:
+        try:
+            piece = connection.recv(size - len(data))
+        except BlockingIOError:
+            yield False
+            continue
+        if not piece:
+            raise ConnectionAbortedError
+        data += piece
+    return data
+
+
+def _send(connection: Connection, data: bytes) -> None:
+    """Send what the system has room for, as nothing was sent before that was not taken."""
+    try:
+        sent = connection.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        raise ConnectionAbortedError
 
 
 def assuan(path: str) -> Listener:

@@ -4,14 +4,71 @@ from __future__ import annotations
 
 import socket
 import sys
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .. import winpipe
     from ..agent import Peer
 
+if sys.platform == "win32":
+    from threading import Lock
 
-class Connection(socket.socket):
+    class _Socket(socket.socket):
+        """A socket that can be shut down while another thread waits at it, with a timeout: Windows wakes that one only
+        when it is closed (cpython#91913).
+
+        So that nothing is received from, or sent to, another socket that has got its number meanwhile, it is not closed
+        at that very moment, but only while it is waited for.
+        """
+
+        def __init__(self, *arguments: Any) -> None:
+            self._gate = Lock()
+            super().__init__(*arguments)
+
+        def recv(self, size: int, flags: int = 0, /) -> bytes:
+            """As a socket's."""
+            self._wait(self.gettimeout(), reading=True)
+            with self._gate:
+                return super().recv(size, flags)
+
+        def sendall(self, data: Any, flags: int = 0, /) -> None:
+            """As a socket's."""
+            timeout = self.gettimeout()
+            end = monotonic() + (timeout or 0)
+            rest = memoryview(data)
+            while rest:
+                self._wait(timeout and max(0.001, end - monotonic()), reading=False)
+                with self._gate:
+                    sent = self.send(rest, flags)
+                rest = rest[sent:]
+
+        def shutdown(self, how: int, /) -> None:
+            """As a socket's; with 2 it is closed, too."""
+            with self._gate:
+                try:
+                    super().shutdown(how)
+                finally:
+                    if how == socket.SHUT_RDWR:
+                        self.close()
+
+        def _wait(self, timeout: float | None, *, reading: bool) -> None:
+            """Wait until it can be read from, or written to, which it also can at its end. Raises OSError."""
+            from select import select
+
+            if timeout == 0 or self.fileno() < 0:
+                return
+            mine = [self]
+            if not any(select(mine if reading else (), () if reading else mine, (), timeout)):
+                raise TimeoutError("timed out")
+
+else:
+    _Socket = socket.socket
+
+
+class Connection(_Socket):
     """A connected socket, and the `peer` that was found to be trusted; None where the system tells of none."""
 
     peer: Peer | None = None

@@ -1,5 +1,8 @@
 """What was here is `pageantry.acl`, as others need it, too."""
 
-from ..acl import append, create, make_folder, others
+import sys
 
-__all__ = ["append", "create", "make_folder", "others"]
+if sys.platform == "win32":
+    from ..acl import append, create, make_folder, others
+
+    __all__ = ["append", "create", "make_folder", "others"]
