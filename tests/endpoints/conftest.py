@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,11 @@ def port() -> Iterator[Callable[..., Port]]:
     """Serves a port by scripts."""
     with contextlib.ExitStack() as stack:
         yield lambda *scripts: stack.enter_context(contextlib.closing(Port(*scripts)))
+
+
+@pytest.fixture
+def private_directory(tmp_path: Path) -> Path:
+    """One that nobody else may write in, whatever the umask."""
+    made = tmp_path / "private"
+    made.mkdir(0o700)
+    return made
