@@ -462,8 +462,10 @@ def test_the_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 if sys.platform == "win32":
-    from pageantry import _dpapi
-    from pageantry.vault import acl
+    import ctypes
+    import re
+
+    from pageantry import _dpapi, acl, winpipe
 
     def test_windows_opens_what_it_has_sealed() -> None:
         for clear in (b"", b"x", os.urandom(100_000)):
@@ -496,9 +498,38 @@ if sys.platform == "win32":
                 assert filled.read_bytes() == data
         assert told
 
-    def test_the_keys_of_this_user_are_for_him_alone(filled: Path) -> None:
-        for made_ in (filled.parent, *filled.parent.iterdir()):
-            assert acl.others(str(made_)) == []
+    def allowed(path: Path) -> set[str]:
+        """The SIDs of those who may do anything at all with a file."""
+        advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
+        convert = advapi32.ConvertSecurityDescriptorToStringSecurityDescriptorW
+        convert.argtypes = (ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p)
+        descriptor, text = ctypes.create_string_buffer(4096), ctypes.c_wchar_p()
+        size = ctypes.c_uint32()
+        assert advapi32.GetFileSecurityW(str(path), 4, descriptor, len(descriptor), ctypes.byref(size))
+        assert convert(descriptor, 1, 4, ctypes.byref(text), None)
+        names = {"SY": winpipe.SYSTEM, "BA": winpipe.ADMINISTRATORS}
+        sids = re.findall(r"\(A;[^)]*;([^;)]+)\)", text.value or "")
+        return {names.get(sid, sid) for sid in sids}
+
+    def test_only_this_user_and_who_may_anything_have_the_file(filled: Path) -> None:
+        for one in (filled.parent, *filled.parent.iterdir()):
+            assert acl.others(str(one)) == []
+        for one in (filled.parent, filled):
+            assert winpipe.user() in allowed(one)
+            assert allowed(one) <= {winpipe.user(), winpipe.SYSTEM, winpipe.ADMINISTRATORS}
+
+    def test_another_process_of_the_same_user_has_the_keys(filled: Path) -> None:
+        code = """
+import sys
+from pageantry import remembered
+from pageantry.keyring import Keyring
+memory = remembered.open(sys.argv[1])
+with Keyring(remember=memory) as keyring:
+    memory.load(keyring)
+    print(*(identity.comment for identity in keyring.identities()))
+"""
+        done = subprocess.run([sys.executable, "-c", code, filled], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "me@home\n", "")
 
     def test_the_usual_place_and_protection_are_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PAGEANTRY_HOME", raising=False)
