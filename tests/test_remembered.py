@@ -452,6 +452,13 @@ def test_a_memory_shows_nothing(filled: Path) -> None:
         assert "me@home" not in repr(held)
 
 
+def test_a_name_alone_is_one_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Agent(Path("mine")) as keyring:
+        keyring.add(ed25519_key(1), "me@home")
+    assert comments(tmp_path / "mine") == ["me@home"]
+
+
 def test_the_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAGEANTRY_HOME", str(tmp_path))
     assert remembered.default_path() == str(tmp_path / "remembered")

@@ -63,7 +63,7 @@ def open(  # noqa: A001 - to be called as remembered.open
     `say` is told in a line what could not be brought back or written. Raises `Error` where this system has no
     `protector`, where another agent has the file, and for one that is not ours, or that cannot be read or opened.
     """
-    return Memory(path or default_path(), protector or _system(), say or (lambda _: None))
+    return Memory(os.path.abspath(path or default_path()), protector or _system(), say or (lambda _: None))
 
 
 def default_path() -> str:
