@@ -228,8 +228,12 @@ def test_a_request_with_the_threads_name_is_known_and_its_session_stays_bound(se
     ],
     ids=lambda how: str(how)[:40],
 )
-def test_what_is_no_request_gets_no_answer_and_stays_as_it_is(served: Served, raw: Raw, how: dict[str, Any]) -> None:
+def test_what_is_no_request_gets_no_answer_and_stays_as_it_is(
+    served: Served, raw: Raw, wine: bool, how: dict[str, Any]
+) -> None:
     content = how.get("content", LIST)
+    if wine and "reading" in how:
+        pytest.skip("Wine lets everybody write to memory that is there to be read")
     result = raw.ask(**{"name": "PageantRequest-x", **how, "content": content})
     if result.get("error") == 1307:
         pytest.skip("this Windows lets nobody make memory for others")
@@ -279,7 +283,8 @@ def test_a_request_of_the_largest_size_is_answered(served: Served, raw: Raw) -> 
 
 
 def test_messages_of_all_kinds_end_and_rename_nothing(served: Served, raw: Raw) -> None:
-    (handle,) = (handle for handle, _ in _copydata.windows())
+    handles = [handle for handle, _ in _copydata.windows()]
+    handle = handles[0]
     title = ctypes.create_unicode_buffer("another")
     for message in [*range(0x400), 0x8000, 0xC000, 0xFFFF]:
         if message in (0x4A, 0x16):
@@ -290,13 +295,13 @@ def test_messages_of_all_kinds_end_and_rename_nothing(served: Served, raw: Raw) 
     for _ in range(12_000):  # more than a queue holds
         user32.PostMessageW(handle, 0x8001, 0, 0)
     assert user32.IsWindow(handle)
-    assert [found for found, _ in _copydata.windows()] == [handle]
+    assert [found for found, _ in _copydata.windows()] == handles
     assert lists(raw.ask())
     assert not served.ended.acquire(blocking=False)
 
 
 def test_threads_are_not_ended_by_messages_to_them(served: Served, raw: Raw) -> None:
-    ((handle, _),) = _copydata.windows()
+    handle = _copydata.windows()[0][0]
     thread = user32.GetWindowThreadProcessId(wintypes.HWND(handle), None)
     for _ in range(5):
         assert user32.PostThreadMessageW(thread, 0x12, 0, 0)  # WM_QUIT
@@ -305,7 +310,7 @@ def test_threads_are_not_ended_by_messages_to_them(served: Served, raw: Raw) -> 
 
 
 def test_logging_off_is_agreed_to_and_told_once(served: Served) -> None:
-    ((handle, _),) = _copydata.windows()
+    handle = _copydata.windows()[0][0]
     answer = ctypes.c_size_t()
     for message, wparam, expected in ((0x11, 0, 1), (0x16, 0, 0), (0x16, 1, 0), (0x16, 1, 0)):
         assert user32.SendMessageTimeoutW(handle, message, wparam, 0, 0, 5000, ctypes.byref(answer))
@@ -320,10 +325,10 @@ def test_it_may_be_closed_from_where_it_is_told_of_logging_off() -> None:
         listeners.append(window_listener.listen(lambda: listeners[0].close()))
     except Error as error:
         pytest.skip(str(error))
-    ((handle, _),) = _copydata.windows()
+    handle = _copydata.windows()[0][0]
     assert user32.SendMessageTimeoutW(handle, 0x16, 1, 0, 0, 20_000, None)
     wait_for(lambda: not _copydata.windows(), "the window is left")
-    wait_for(lambda: threading.active_count() == 1 or not _threads(), "its thread is left")
+    wait_for(lambda: not _threads(), "its thread is left")
     window_listener.listen().close()
 
 
@@ -334,11 +339,11 @@ def _threads() -> list[threading.Thread]:
 # slow requests
 
 
-def test_a_slow_one_stalls_nobody_and_one_window_is_left_after_it(
+def test_a_slow_one_stalls_nobody_and_two_windows_are_left_after_it(
     served: Served, raws: Callable[[int], list[Raw]]
 ) -> None:
     slow, quick = raws(2)
-    ((first, _),) = _copydata.windows()
+    windows = _copydata.windows()
     slow.begin(SLOW)
     wait_for(lambda: served.person.questions, "nobody is asked")
     assert f"(process {slow.process.pid})" in served.person.questions[0]
@@ -347,33 +352,34 @@ def test_a_slow_one_stalls_nobody_and_one_window_is_left_after_it(
         result = quick.ask()
         assert lists(result)
         assert time.monotonic() - begun < 5
-        assert result["window"] != first
+        assert result["window"] != windows[0][0]
     served.person.go.set()
     result = slow.result()
     assert (result["returned"], result["after"][8:10]) == (1, "0e")
-    wait_for(lambda: len(_threads()) == 1, "the other window is left")
-    assert [handle for handle, _ in _copydata.windows()] == [first]
+    wait_for(lambda: len(_threads()) == 2, "the other window is left")
+    assert {*_copydata.windows()} == {*windows}
     assert lists(quick.ask())
 
 
-def test_several_slow_ones_have_windows_each_and_the_last_window_has_clients_wait(
+def test_several_slow_ones_have_windows_each_and_behind_the_last_clients_wait(
     served: Served, raws: Callable[[int], list[Raw]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_window, "MAX_WINDOWS", 3)
-    clients = raws(5)
-    for number, client in enumerate(clients[:3], 1):
+    monkeypatch.setattr(_window, "MAX_WINDOWS", 4)
+    clients = raws(6)
+    for number, client in enumerate(clients[:4], 1):
         client.begin(SLOW)
         wait_for(lambda: len(served.server._served) == number, "it does not come in")  # noqa: B023
-        wait_for(lambda: len(_threads()) == min(3, number + 1), "there is no further window")  # noqa: B023
-        wait_for(lambda: len(_copydata.windows()) == 1, "none of the windows is found")
-    for client in clients[3:]:
+        wait_for(lambda: len(_threads()) == min(4, number + 2), "there are no further windows")  # noqa: B023
+        wait_for(lambda: len(_copydata.windows()) == max(1, min(2, 4 - number)), "too many are found")  # noqa: B023
+    for client in clients[4:]:
         client.begin()
     time.sleep(0.3)  # nothing tells that they wait
-    assert len(served.server._served) == 3
+    assert len(served.server._served) == 4
     served.person.go.set()
-    assert [client.result()["after"][8:10] for client in clients[:3]] == ["0e"] * 3
-    assert all(lists(client.result()) for client in clients[3:])
-    wait_for(lambda: len(_threads()) == 1, "the other windows are left")
+    assert [client.result()["after"][8:10] for client in clients[:4]] == ["0e"] * 4
+    assert all(lists(client.result()) for client in clients[4:])
+    wait_for(lambda: len(_threads()) == 2, "the other windows are left")
+    assert len(_copydata.windows()) == 2
 
 
 def test_a_client_that_is_killed_is_asked_for_no_more(served: Served, raws: Callable[[int], list[Raw]]) -> None:
@@ -385,7 +391,7 @@ def test_a_client_that_is_killed_is_asked_for_no_more(served: Served, raws: Call
         wait_for(lambda: served.person.left, "the question is still there")
         served.person.questions.clear()
         served.person.left.clear()
-    wait_for(lambda: len(_threads()) == 1, "its window is left")
+    wait_for(lambda: len(_threads()) == 2, "its window is left")
     assert lists(raws(1)[0].ask())
 
 
@@ -421,7 +427,7 @@ def test_20_clients_at_once_get_each_its_own_replies(served: Served, raws: Calla
             reply = bytes.fromhex(client.result()["after"])
             signed = decode(reply[4 : 4 + int.from_bytes(reply[:4], "big")])
             signatures.verify(ALICE.public, getattr(signed, "signature", b""), b"%d %d" % (turn, number))
-    wait_for(lambda: len(_threads()) == 1, "windows are left")
+    wait_for(lambda: len(_threads()) == 2, "windows are left")
 
 
 # beginning and end
@@ -430,8 +436,9 @@ def test_20_clients_at_once_get_each_its_own_replies(served: Served, raws: Calla
 def test_closing_answers_who_waits(served: Served, raws: Callable[[int], list[Raw]]) -> None:
     known, nobody = raws(2)
     known.begin(SLOW)
+    wait_for(lambda: len(served.server._served) == 1, "it does not come in")
     nobody.begin(SLOW, name="PageantRequest-x")
-    wait_for(lambda: len(served.server._served) == 2, "they do not come in")
+    wait_for(lambda: len(served.server._served) == 2, "it does not come in")
     begun = time.monotonic()
     served.server.close()
     assert time.monotonic() - begun < 10

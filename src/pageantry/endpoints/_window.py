@@ -1,9 +1,9 @@
 """Windows as Pageant's, which take requests as PuTTY's own does, case by case.
 
 A message keeps its sender until the window has answered, and a window answers one at a time. So that nobody waits while
-a person is asked for somebody else, a window that is kept longer than a moment sees to it that there is another one by
-the same name, and then calls itself something else: clients, which look for the name each time, find the free one.
-Those that had found the busy one before wait behind it.
+a person is asked for somebody else, there are two windows by the same name. One that is busy calls itself something
+else, as long as there is another: clients, which look for the name each time, find the free one. Where that takes more
+than a moment there is one more, and so on. Those that had found the busy one before wait behind it.
 
 Programs with less integrity than ours, as those of a user without administrator's rights where we have them, cannot
 send anything (UIPI). ChangeWindowMessageFilterEx could let them, and is not to: it would give them our keys.
@@ -75,7 +75,8 @@ _ObjectInformation = _prototype(
     "user32", "GetUserObjectInformationW", BOOL, HANDLE, ctypes.c_int, c_void_p, DWORD, POINTER(DWORD)
 )
 
-#: Windows at the same time. Once all of them are busy, clients wait behind the last one.
+#: Windows that are free for clients, and windows at all. Once all of them are busy, clients wait behind the last one.
+_FREE: Final = 2
 MAX_WINDOWS: Final = 32
 #: Milliseconds that a window stays which is not needed any more, for clients that have found it just before.
 _LINGER: Final = 2000
@@ -114,7 +115,8 @@ class Windows:
         _register()
         try:
             self._windows.append(_Window(self))
-            _check_free(self._windows[0].handle)  # two may have begun at the same time
+            self._provide()
+            _check_free(*(window.handle for window in self._windows))  # two may have begun at the same time
         except BaseException:
             self.close()
             raise
@@ -156,6 +158,7 @@ class Windows:
             if request is None:
                 memory.put(_FAILURE)
             else:
+                self._begin(window)
                 memory.put(self._answer(name, request, memory.left, lambda: self._keep(window)))
         finally:
             memory.close()
@@ -163,28 +166,40 @@ class Windows:
                 self._release(window)
         return 1
 
-    def _keep(self, window: _Window) -> None:
-        """A window is busy for longer: have another one take its place, if there can be one more."""
+    def _begin(self, window: _Window) -> None:
+        """A window is busy."""
         with self._gate:
             window.busy = True
-            if not any(one.free for one in self._windows):
-                if self._closed or len(self._windows) >= MAX_WINDOWS:
-                    return
-                try:
-                    self._windows.append(_Window(self))
-                except (Error, RuntimeError, MemoryError):  # so clients wait
-                    return
-        window.rename(_AWAY)
+            if self._free():
+                window.rename(_AWAY)
+
+    def _keep(self, window: _Window) -> None:
+        """And is so for longer: others are to be free, as many as there can be."""
+        with self._gate:
+            self._provide()
+            if self._free():
+                window.rename(_AWAY)
 
     def _release(self, window: _Window) -> None:
-        """A window is not busy any more. Of those that are free the oldest stays, which old clients know."""
+        """It is not busy any more. Of those that are free the oldest stay, which old clients know."""
         with self._gate:
             window.busy = False
-            for spare in [one for one in self._windows if one.free][1:]:
+            for spare in self._free()[_FREE:]:
                 spare.leaving = True
                 spare.wake()
-        if window.free:
-            window.rename(_PAGEANT)
+            if not window.leaving:
+                window.rename(_PAGEANT)
+
+    def _free(self) -> list[_Window]:
+        return [one for one in self._windows if not (one.busy or one.leaving or one.ending)]
+
+    def _provide(self) -> None:
+        """Have enough windows be free, if there can be more."""
+        try:
+            while not self._closed and len(self._free()) < _FREE and len(self._windows) < MAX_WINDOWS:
+                self._windows.append(_Window(self))
+        except (Error, RuntimeError, MemoryError):
+            pass  # so clients wait
 
 
 class _Window:
@@ -194,6 +209,7 @@ class _Window:
         self.handle = 0
         self.busy = self.leaving = self.ending = False
         self._home = home
+        self._title = _PAGEANT
         self._made = threading.Event()
         self.thread = threading.Thread(target=self._run, name="pageantry window", daemon=True)
         self.thread.start()
@@ -201,18 +217,15 @@ class _Window:
             self.ending = True
             raise Error("Windows gives this program no window", _NO_DESKTOP)
 
-    @property
-    def free(self) -> bool:
-        """Whether clients are to find it."""
-        return not (self.busy or self.leaving or self.ending)
-
     def wake(self) -> None:
         """Have the thread look what it is to do."""
         _PostMessage(self.handle, _WM_NULL, 0, 0)
 
     def rename(self, title: str) -> None:
         """Give it another title; in its own thread."""
-        _SetTitle(self.handle, _WM_SETTEXT, 0, title)
+        if title != self._title:
+            self._title = title
+            _SetTitle(self.handle, _WM_SETTEXT, 0, title)
 
     def _run(self) -> None:
         self.handle = _CreateWindow(0, _PAGEANT, _PAGEANT, *(0,) * 5, None, None, _GetModuleHandle(None), None) or 0
@@ -281,8 +294,8 @@ def _name(address: int) -> bytes:
     data = c_void_p.from_address(
         address + _copydata._CopyData.lpData.offset
     ).value  # not as text, which ends where it likes
-    name, end, _ = (ctypes.string_at(data, copied.cbData) if data else b"").partition(b"\0")
-    return name if end else b""
+    name = ctypes.string_at(data, copied.cbData) if data else b""
+    return name.split(b"\0")[0] if name.endswith(b"\0") else b""
 
 
 def _register() -> None:
@@ -303,9 +316,9 @@ def _check_desktop() -> None:
         raise Error("there is no desktop here that Pageant's window could be on", _NO_DESKTOP)
 
 
-def _check_free(ours: int = 0) -> None:
+def _check_free(*ours: int) -> None:
     """Raise `Error` where there is such a window besides ours."""
     for window, pid in _copydata.windows():
-        if window != ours:
+        if window not in ours:
             program = winpipe.Peer(pid, None).program or "a program that is not known"
             raise Error(f"another program has Pageant's window: {program} ({pid})", "end it first, or do without it")
