@@ -25,9 +25,10 @@ if sys.platform != "win32":
 import ctypes
 from ctypes import byref, wintypes
 
-from pageantry.dialogs import Dialogs, visible
+from pageantry import dialogs as desktop
 
-if not visible():
+Dialogs = desktop.Dialogs
+if not desktop.visible():
     pytest.skip("this session has no desktop that anybody sees", allow_module_level=True)
 
 user32 = ctypes.WinDLL("user32", use_last_error=True)
@@ -143,7 +144,11 @@ REFUSALS: dict[str, Callable[[int], object]] = {
 @pytest.mark.parametrize("how", [*REFUSALS, "enter"])
 def test_whatever_else_is_done_refuses_even_enter(pool: ThreadPoolExecutor, how: str) -> None:
     asked = confirm(pool)
-    REFUSALS.get(how, lambda window: press(window, 0x0D))(dialog())
+    window = dialog()
+    if how == "enter":
+        press(window, 0x0D)
+    else:
+        REFUSALS[how](window)
     with pytest.raises(Refused) as caught:
         asked.result(20)
     assert caught.value.hint

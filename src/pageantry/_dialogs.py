@@ -100,7 +100,15 @@ _DEFAULT_BUTTON = 1
 _MEASURED: Final = 0x10 | 0x40 | 0x400 | 0x800 | 0x2000  # DT_WORDBREAK, EXPANDTABS, CALCRECT, NOPREFIX, EDITCONTROL
 _WORK_AREA, _ABOVE_ALL, _NOT_ACTIVATED = 0x30, -1, 0x10
 _HIDDEN, _NORMAL, _SHOWN_INACTIVE = 0, 1, 4
-_NULL, _CLOSE, _END_SESSION, _SET_FONT, _GET_FONT, _NEXT_CONTROL = 0x0, 0x10, 0x16, 0x30, 0x31, 0x28
+_CLOSE, _END_SESSION, _NEXT_CONTROL, _SET_FONT, _GET_FONT, _KEY_DOWN, _ESCAPE = (
+    0x10,
+    0x16,
+    0x28,
+    0x30,
+    0x31,
+    0x100,
+    0x1B,
+)
 _COMMAND, _TIMER, _SET_LIMIT, _SET_ICON, _SET_DEFAULT, _APP = 0x111, 0x113, 0xC5, 0x170, 0x401, 0x8000
 
 
@@ -230,11 +238,15 @@ class Dialog:
                 self._end(CANCEL)
 
     def _end(self, answer: int) -> None:
-        """Have `run` return, also from where Windows itself waits for messages: menus, and while it is moved."""
-        self._answer = answer
-        _EndMenu()
-        _ReleaseCapture()
-        _PostMessage(self.window, _NULL, 0, 0)
+        """Have `run` return with the first answer, also from where Windows itself waits for messages.
+
+        These are menus, and the moving of windows, which Escape ends.
+        """
+        if self._answer is None:
+            self._answer = answer
+            _EndMenu()
+            _ReleaseCapture()
+            _PostMessage(self.window, _KEY_DOWN, _ESCAPE, 0)
 
     def _lay_out(self, text: str, *, field: bool, icon: int) -> None:
         """Put everything in its place: an icon beside the text, the field below it, buttons at the lower right."""
