@@ -25,6 +25,7 @@ if sys.platform != "win32":
 import ctypes
 from ctypes import byref, wintypes
 
+from pageantry import _dialogs
 from pageantry import dialogs as desktop
 
 Dialogs = desktop.Dialogs
@@ -180,16 +181,20 @@ def test_a_passphrase_may_be_refused_when_half_of_it_is_typed(pool: ThreadPoolEx
     assert dialogs() == []
 
 
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40))
-@settings(max_examples=30, deadline=None)
-def test_what_is_typed_is_given_whatever_it_is(text: str) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        asked = secret(pool)
-        window = dialog()
-        enter(window, text)
-        press(window, 0x0D)
-        assert asked.result(20) == os.fsencode(text)
-        wait_for(lambda: dialogs() == [])
+def test_what_is_typed_is_given_whatever_it_is() -> None:
+    with _dialogs.Dialog("Passphrase: ", ((OK, "OK"), (CANCEL, "Cancel")), field=True) as shown:
+        assert shown.window
+        field = user32.GetDlgItem(shown.window, FIELD)
+
+        @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40))
+        @settings(deadline=None)
+        def check(text: str) -> None:
+            user32.SetWindowTextW(wintypes.HWND(field), "")
+            for unit in memoryview(text.encode("utf-16-le")).cast("H"):
+                user32.SendMessageW(field, CHAR, unit, 0)
+            assert shown.typed() == os.fsencode(text)
+
+        check()
 
 
 def test_a_passphrase_may_be_long_and_is_not_shown(pool: ThreadPoolExecutor) -> None:
@@ -316,7 +321,7 @@ def test_nothing_remains(pool: ThreadPoolExecutor, leaves_nothing: Callable[...,
         return [user32.GetGuiResources(ctypes.c_void_p(-1), kind) for kind in (0, 1)]
 
     def ask() -> None:
-        person = Person([Dialogs()], timeout=0.5)
+        person = Person([Dialogs()], timeout=0.3)
         for question in (person.confirm, person.secret):
             with pytest.raises(DeadlineExceeded):
                 question("Well?")
@@ -325,7 +330,7 @@ def test_nothing_remains(pool: ThreadPoolExecutor, leaves_nothing: Callable[...,
 
     ask()
     before = resources()
-    leaves_nothing(ask, 3)
+    leaves_nothing(ask, 2)
     assert resources() == before
     assert dialogs() == []
 

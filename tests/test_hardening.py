@@ -5,16 +5,128 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pageantry import hardening
+from pageantry import Client, hardening, winpipe
 
 if sys.platform == "win32":
+    # A process that others look at: it says who it is, is told what to do, and says what that came to.
+    LOOKED_AT = """
+import os
+from pageantry import hardening
+print(os.getpid(), flush=True)
+while line := input():
+    print(getattr(hardening, line)(), flush=True)
+"""
+    # What another process of this user gets of it, by the rights in sys.argv; and whether it learns whose it is.
+    OTHER = """
+import ctypes, sys
+from pageantry import winpipe
+kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+kernel32.OpenProcess.restype = ctypes.c_void_p
+pid, *rights = map(int, sys.argv[1:])
+for right in rights:
+    print("open" if kernel32.OpenProcess(right, False, pid) else ctypes.get_last_error())
+print(winpipe.user(pid) == winpipe.user())
+"""
+    CLOSED = {
+        "PROCESS_CREATE_THREAD": 0x2, "PROCESS_VM_OPERATION": 0x8, "PROCESS_VM_READ": 0x10, "PROCESS_VM_WRITE": 0x20,
+        "PROCESS_DUP_HANDLE": 0x40, "PROCESS_SET_INFORMATION": 0x200, "PROCESS_QUERY_INFORMATION": 0x400,
+        "PROCESS_SUSPEND_RESUME": 0x800, "PROCESS_ALL_ACCESS": 0x1FFFFF,
+    }  # fmt: skip
+    OPEN = {"SYNCHRONIZE": 0x100000, "PROCESS_QUERY_LIMITED_INFORMATION": 0x1000, "PROCESS_TERMINATE": 0x1}
+    OWNERS = {"WRITE_DAC": 0x40000, "WRITE_OWNER": 0x80000}
 
-    def test_what_windows_does_not_do_is_said() -> None:
-        assert len(hardening.protect()) == 1
+    class LookedAt:
+        """Such a process."""
+
+        def __init__(self) -> None:
+            command = [sys.executable, "-u", "-c", LOOKED_AT]
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert self.process.stdin
+            assert self.process.stdout
+            self._input, self._output = self.process.stdin, self.process.stdout
+            self.pid = int(self._output.readline())
+
+        def do(self, function: str) -> str:
+            self._input.write(f"{function}\n")
+            self._input.flush()
+            return self._output.readline().strip()
+
+        def seen(self, rights: dict[str, int]) -> list[str]:
+            """What another process of this user gets of it, and at the end whether that learns whose it is."""
+            command = [sys.executable, "-c", OTHER, str(self.pid), *map(str, rights.values())]
+            return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split()
+
+        def end(self) -> None:
+            self._input.write("\n")
+            self._input.close()
+            assert self.process.wait(60) == 0
+            self._output.close()
+
+    @pytest.fixture
+    def looked_at() -> Iterator[LookedAt]:
+        process = LookedAt()
+        yield process
+        process.end()
+
+    def test_another_process_of_the_same_user_is_kept_out_and_still_learns_whose_it_is(looked_at: LookedAt) -> None:
+        assert looked_at.seen(CLOSED | OPEN) == ["open"] * len(CLOSED | OPEN) + ["True"], "or else this shows nothing"
+        assert looked_at.do("restrict") == "[]"
+        assert looked_at.seen(CLOSED) == ["5"] * len(CLOSED) + ["True"]
+        assert looked_at.seen(OPEN) == ["open"] * len(OPEN) + ["True"]
+        assert looked_at.do("restrict") == "[]", "a second time changes nothing"
+        assert looked_at.seen({"PROCESS_VM_READ": 0x10}) == ["5", "True"]
+
+    def test_its_owner_cannot_write_the_rights_anew(looked_at: LookedAt, wine: bool) -> None:
+        if wine:
+            pytest.skip("Wine 8 knows no rights of owners (S-1-3-4)")
+        assert looked_at.do("restrict") == "[]"
+        assert looked_at.seen(OWNERS) == ["5", "5", "True"]
+
+    def test_that_others_can_read_it_is_said_as_long_as_they_can(looked_at: LookedAt) -> None:
+        assert looked_at.do("protect") == "['other programs of this user can read the memory of this one']"
+        assert looked_at.do("restrict") == "[]"
+        assert looked_at.do("protect") == "[]"
+
+    # An agent in a process that is closed.
+    AGENT = """
+import pageantry
+from pageantry import hardening
+from pageantry.keyfiles import KeyFiles
+assert hardening.restrict() == []
+with pageantry.exposed(KeyFiles([])) as address:
+    print(address, flush=True)
+    input()
+"""
+
+    def test_a_client_still_knows_the_agent_of_such_a_process() -> None:
+        command = [sys.executable, "-c", AGENT]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent:
+            assert agent.stdin
+            assert agent.stdout
+            with winpipe.connect(agent.stdout.readline().strip()) as pipe:
+                assert (pipe.peer.pid, pipe.peer.sid) == (agent.pid, winpipe.user())
+                assert pipe.peer.program.lower().endswith("python.exe")
+                with Client(lambda: pipe, "pipe") as client:
+                    assert list(client.identities()) == []
+            agent.communicate("\n", timeout=60)
+            assert agent.returncode == 0
+
+    def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("_SetSecurity", "_SetMitigation"):
+            monkeypatch.setattr(hardening, name, lambda *_: 0)
+        monkeypatch.setattr(hardening, "_SetReportFlags", lambda *_: -2147024809)
+        said = [*hardening.restrict(), *hardening.protect()]
+        assert len(said) == 4
+        assert "can read the memory" in said[0]
+        assert "can load" in said[1]
+        assert "reports of a crash" in said[2]
+
+    def test_windows_itself_limits_no_files() -> None:
         assert hardening.many_files(5000) == 5000
 
 else:
