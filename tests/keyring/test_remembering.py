@@ -17,9 +17,9 @@ from pageantry.errors import Error, Refused, Unsupported, WireError
 from pageantry.keyring import Keyring, hardware
 from pageantry.keyring.deferred import Deferred
 from pageantry.keys import ppk, signatures
-from pageantry.messages import AddIdentityConstrained
+from pageantry.messages import AddIdentityConstrained, SessionBind
 
-from ..hosts import certificate, ed25519_key, hop
+from ..hosts import binding, certificate, ed25519_key, hop
 from ..sealing import SYSTEM, Sealer
 from .conftest import Scripted
 from .keys import TYPES, made
@@ -352,3 +352,13 @@ def test_the_last_state_stays_whoever_changes_it_at_the_same_time(
     before = comments(keyring)
     assert before
     assert comments(following()) == before
+
+
+def test_what_another_host_adds_is_gone_with_the_agent(following: Next) -> None:
+    keyring = following()
+    view = keyring.open(None)
+    view.extension(SessionBind.name, binding(ed25519_key(3), b"session", forwarding=True))
+    view.add(ed25519_key(1), "from afar")
+    keyring.open(None).add(ed25519_key(2), "from here")
+    assert comments(keyring) == ["from afar", "from here"]
+    assert comments(following()) == ["from here"]

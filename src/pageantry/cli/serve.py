@@ -102,12 +102,15 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     if not command:
         with ExitStack() as stack:
             log = None if options.quiet and not options.log else stack.enter_context(Log(options.log))
+            if options.restrict_acl:
+                _restrict(log)
             steps = _Serving(options, log, serving.ways(log, terminal=True), stack)
             agent_process.run(steps.begin, log.say if log else None, ready=steps.ready)
             if log:
-                log.say("ended; all keys are forgotten")
-    elif options.never_ask or options.openssh_config:
-        raise Error("a command has an agent for itself", "leave --never-ask and --openssh-config away")
+                log.say(f"ended; all keys are {'put away' if options.remember else 'forgotten'}")
+    elif options.never_ask or options.openssh_config or options.remember or options.log:
+        only = "--never-ask, --openssh-config, --remember and --log"
+        raise Error("a command has an agent for itself", f"leave {only} away")
     else:  # it has the terminal for itself, too
         if sys.platform != "win32":
             hardening.hide()  # and no more: this process becomes the command, which may have its core files
@@ -130,23 +133,27 @@ class _Serving:
 
     def begin(self) -> tuple[Sequence[Listener], Opener, Keyring]:
         """Read the keys, and listen."""
-        from .. import sessions
+        from .. import remembered, sessions
         from ..keyring import Keyring
         from ..prompts import Person
         from ..server import Server
         from .log import not_stopped
 
         options, say = self._options, self._log.say if self._log else None
+        memory = remembered.open(say=say) if options.remember else None
         keyring = Keyring(
             Person(self._ways),
             lifetime=options.lifetime,
             clear_after=options.clear_after,
             say=say,
+            remember=memory,
         )
         for key, comment in self._clear:
             keyring.add(key, comment)
         for path in options.files if self._ways else ():
             _load(keyring, path)
+        if memory:
+            memory.load(keyring)
         with not_stopped():
             if options.never_ask and self._stack:
                 self._hasty = serving.listen(options.never_ask)
@@ -177,6 +184,13 @@ def _load(keyring: Keyring, path: str) -> None:
 
 if sys.platform == "win32":
 
+    def _restrict(log: Log | None) -> None:
+        from ..hardening import restrict
+
+        for line in restrict():
+            if log:
+                log.say(line)
+
     def _unnamed(*, new: bool) -> list[Listener]:
         """Where everybody looks; or, for a command alone, where nobody does."""
         from .. import winpipe
@@ -187,6 +201,9 @@ if sys.platform == "win32":
         return listening.listen("pageant")
 
 else:
+
+    def _restrict(log: Log | None) -> None:
+        """Nothing: it is always so."""
 
     def _unnamed(*, new: bool) -> list[Listener]:
         """What systemd hands over, or a socket in the runtime directory; for want of one, where OpenSSH's are."""

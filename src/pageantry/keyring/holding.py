@@ -176,12 +176,13 @@ class Holding:
         self._closed = False
         self._last: dict[bytes, bytes] = {}  # what was kept when it was closed
 
-    def put(self, held: Held, entry: AddIdentityConstrained | AddEncrypted, *, new: bool = False) -> None:
-        """Hold a key, which came in `entry`; the same one gives way to it, and its place, unless it is to be `new`.
+    def put(self, held: Held, entry: AddIdentityConstrained | AddEncrypted | None, *, new: bool = False) -> None:
+        """Hold a key, which came in `entry` where it may be remembered. The same one gives way to it, and its place,
+        unless it is to be `new`.
 
         Raises `Refused`, also where a list of all keys would be longer than a message, or than clients read.
         """
-        if self._remember and held.expires == _NEVER and held.signatures_left is None:
+        if self._remember and entry and held.expires == _NEVER and held.signatures_left is None:
             try:
                 held.kept = self._remember.sealed(entry)
             except Error as error:

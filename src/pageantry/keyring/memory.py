@@ -338,7 +338,8 @@ class Keyring(Shared):
         )
         if limits:
             raise UnsupportedConstraint(f"{next(iter(limits)).__name__} is no limit of a key here")
-        holding.put(held, entry, new=new)
+        far = self._path.attempted  # what another host adds is for as long as this agent runs
+        holding.put(held, None if far else entry, new=new)
         self._tell("added", held)
 
     def _tell(self, what: str, held: Held, more: str = "") -> None:
