@@ -68,8 +68,6 @@ _ADDING: Final = (
     AddSmartcardKey.number, AddSmartcardKeyConstrained.number, RemoveSmartcardKey.number,
 )  # fmt: skip
 _ADDING_EXTENSIONS: Final = (extensions.ADD_PPK, extensions.ADD_ENCRYPTED)
-#: What goes to any agent.
-_EXTENSIONS: Final = (SessionBind.name, extensions.LIST_EXTENDED, extensions.REENCRYPT, extensions.REENCRYPT_ALL)
 
 
 def several(
