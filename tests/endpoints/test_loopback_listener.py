@@ -220,7 +220,7 @@ def test_a_client_that_has_greeted_is_accepted_with_a_plain_connection(private_d
         assert received(client) == b""
 
 
-def test_the_client_is_known_where_the_system_tells(private_directory: Path) -> None:
+def test_the_client_is_known_where_the_system_tells(private_directory: Path, wine: bool) -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(closing(listen("assuan", private_directory / "agent")))
         client = stack.enter_context(connected(listener))
@@ -229,9 +229,10 @@ def test_the_client_is_known_where_the_system_tells(private_directory: Path) -> 
         if sys.platform == "linux":
             assert getattr(connection.peer, "uid", None) == os.geteuid()
         elif sys.platform == "win32":
-            assert connection.peer is not None
-            assert connection.peer.pid == os.getpid()
-            assert connection.peer.account.rpartition("\\")[2] == os.environ["USERNAME"]
+            assert connection.peer or wine  # which does not always tell
+            if connection.peer:
+                assert connection.peer.pid == os.getpid()
+                assert connection.peer.account.rpartition("\\")[2] == os.environ["USERNAME"]
 
 
 def test_another_user_s_client_is_hung_up_on_whatever_it_knows(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,25 +50,9 @@ def test_a_path_longer_than_a_sockets_can_be_is_said() -> None:
 
 
 if sys.platform != "win32":
-    # A sockaddr_un is made in the same way on Windows and on Linux, and libc's connect takes the same arguments.
-    libc = ctypes.CDLL(None, use_errno=True)
+    from .libc_sockets import Libc
+
     linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems lay an address out differently")
-
-    class Libc:
-        """A ws2_32 that does its work. `pid` is whose it says the other end is."""
-
-        def __init__(self, pid: int | None = None) -> None:
-            self.pid = pid
-            self.addresses: list[bytes] = []
-
-        def connect(self, descriptor: int, address: bytes) -> int:
-            self.addresses.append(address)
-            if not libc.connect(descriptor, address, len(address)):
-                return 0
-            return {errno.ECONNREFUSED: 10061, errno.EAGAIN: 10035}.get(ctypes.get_errno(), 10050)
-
-        def peer_pid(self, descriptor: int) -> int | None:
-            return self.pid
 
     @pytest.fixture
     def directory() -> Iterator[Path]:
