@@ -258,6 +258,8 @@ class _Guarded:
     # What people are told
 
     def _question(self, asked: Asked) -> str:
+        if asked.key and asked.message != "add":
+            self._known(asked.key)
         if asked.message == "sign" and asked.key:
             from ..keyring import questions
 
@@ -281,7 +283,9 @@ class _Guarded:
         return "\n".join(lines) + "?"
 
     def _told(self, key: PublicKey, asked: Asked) -> _Told:
-        comment = asked.comment if asked.message == "add" else self._known(key).comment
+        """The key that a request is about, with its comment as far as that is known already."""
+        listed = self._listed.get(key.blob)
+        comment = asked.comment if asked.message == "add" else listed.comment if listed else ""
         return _Told(key, comment or "", key.fingerprint())
 
     def _described(self, asked: Asked) -> str:

@@ -64,15 +64,26 @@ class _Parser:
         if len(found) > MAX_RULES:
             raise self._wrong(self._begin(MAX_RULES), f"more than {MAX_RULES} rules", "use patterns, or lists of them")
         rules = [self._rule(one, index) for index, one in enumerate(found)]
-        for index, later in enumerate(rules):
-            for earlier in rules[:index]:
+        self._check_reach(rules)
+        return Rules(default, rules)
+
+    def _check_reach(self, rules: list[Rule]) -> None:
+        """Raise `Error` for a rule that can never match."""
+        wide: list[Rule] = []
+        narrow: dict[str, list[Rule]] = {}  # those for some keys alone, by each, as there may be very many
+        for later in rules:
+            for earlier in (*wide, *(narrow.get(later.keys[0].text, ()) if later.keys else ())):
                 if earlier.covers(later):
                     raise self._wrong(
                         later.line,
                         f"this rule can never match, as the one of line {earlier.line} matches all that it does",
                         "move it before that one, or remove it",
                     )
-        return Rules(default, rules)
+            if later.keys and all(key.plain for key in later.keys):
+                for key in later.keys:
+                    narrow.setdefault(key.text, []).append(later)
+            else:
+                wide.append(later)
 
     def _read(self, text: bytes) -> dict[str, Any]:
         if len(text) > MAX_SIZE:

@@ -35,7 +35,7 @@ class Pattern:
 
     def covers(self, other: Pattern) -> bool:
         """Whether it certainly matches whatever the other one does."""
-        if self.text == other.text or not self.text.strip("*"):
+        if self.text == other.text or (self.text and not self.text.strip("*")):
             return True
         if self.is_fingerprint or other.is_fingerprint:
             return False
