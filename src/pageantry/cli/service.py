@@ -137,8 +137,6 @@ def _checked(options: Sequence[str]) -> dict[str, Any]:
     if "--" in options:
         raise Error("an agent for a command ends with it", "leave the second -- and what follows it away")
     given = serve.make_context("pageantry serve", list(options)).params
-    if given["quiet"]:
-        raise Error("without a log nobody would learn why such an agent does not start", "leave -q away")
     for path in (*given["files"], given["openssh_config"], given["log"]):
         if path and not os.path.isabs(path):
             raise Error(f"{path} is looked for from where the session starts, not from here", "give the whole path")
@@ -198,14 +196,20 @@ def _running(given: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 def _start(command: str, log: str) -> str:
     """Start the agent, and wait until its log says where it listens: that. Raises `Error` where it does not."""
-    from subprocess import Popen
+    from subprocess import DEVNULL, Popen
 
     from .logfile import tail
 
     size = os.path.getsize(log)
     try:
-        # A window it would have only without pythonw.exe, and then an invisible one, which its children share.
-        process = Popen(command, cwd=os.path.expanduser("~"), creationflags=_NO_WINDOW)
+        process = Popen(
+            command,
+            cwd=os.path.expanduser("~"),
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,  # whoever reads ours would wait for the agent's end
+            creationflags=_NO_WINDOW,
+        )
     except OSError as error:
         raise Error(f"it cannot be started: {error.strerror}", "install Python and pageantry again") from None
     deadline = monotonic() + _START
@@ -214,7 +218,7 @@ def _start(command: str, log: str) -> str:
         lines = tail(log, size)
         if told := [line for line in lines if "listening at" in line]:
             process.returncode = 0  # it is not ours to wait for
-            return f"started: {told[0].partition(' listening at ')[2]}"
+            return f"started: it is {told[0][told[0].index('listening at') :]}"
         if ended:
             why = lines[-1] if lines else "without a word in its log"
             raise Error(f"it was started, and ended: {why}", f"its log is {log}")

@@ -1,0 +1,383 @@
+"""The command `service` on Windows: what starts with the session, and what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import site
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+if sys.platform != "win32":
+    pytest.skip("test_service.py has the others", allow_module_level=True)
+
+import winreg
+
+import pageantry
+from pageantry import winpipe
+from pageantry.cli import service
+from pageantry.errors import Error
+from pageantry.vault import acl
+
+from .serving import PROGRAM, call, failed, lists, openssh, wait_for
+
+ENVIRON = dict(os.environ)
+
+RUN = r"Software\Microsoft\Windows\CurrentVersion\Run"
+APPROVED = r"Software\Microsoft\Windows\CurrentVersion\Explorer\StartupApproved\Run"
+
+
+@contextlib.contextmanager
+def kept(path: str) -> Iterator[None]:
+    """Leave the value of whoever runs the tests as it was."""
+    with winreg.CreateKey(winreg.HKEY_CURRENT_USER, path) as key:
+        try:
+            before = winreg.QueryValueEx(key, "pageantry")
+            winreg.DeleteValue(key, "pageantry")
+        except FileNotFoundError:
+            before = None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                winreg.DeleteValue(key, "pageantry")
+            if before:
+                winreg.SetValueEx(key, "pageantry", 0, before[1], before[0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def desktop() -> None:
+    """Wine starts its desktop for the first program that asks for windows, and with that program's streams."""
+    ctypes.WinDLL("user32").GetDesktopWindow()
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    with kept(RUN), kept(APPROVED):
+        yield
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder whose path leaves room for more in a command of 260 characters."""
+    made = Path(tempfile.mkdtemp(prefix="pgt", dir=f"{os.environ['SYSTEMDRIVE']}\\"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The environment of a person whose logs are here."""
+    return ENVIRON | {"LOCALAPPDATA": str(tmp_path)}
+
+
+@pytest.fixture
+def pipe() -> str:
+    return f"pageantry-{os.urandom(8).hex()}"
+
+
+def value() -> str | None:
+    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN) as key:
+        try:
+            found, kind = winreg.QueryValueEx(key, "pageantry")
+        except FileNotFoundError:
+            return None
+    assert kind == winreg.REG_SZ
+    return str(found)
+
+
+def status(environ: dict[str, str]) -> dict[str, object]:
+    done = call(environ, "service", "status", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@contextlib.contextmanager
+def ended(pipe: str) -> Iterator[None]:
+    """See to the end of the agent at this pipe, whoever started it."""
+    try:
+        yield
+    finally:
+        if winpipe.exists(pipe):
+            with winpipe.connect(pipe) as stream:
+                pid = stream.peer.pid
+            subprocess.run(["taskkill", "/F", "/PID", str(pid)], check=True, capture_output=True, timeout=60)
+        wait_for(lambda: not winpipe.exists(pipe), "the pipe is left")
+
+
+# What is written
+
+
+def test_it_is_installed_shown_and_removed(environ: dict[str, str], tmp_path: Path) -> None:
+    done = call(environ, "service", "install")
+    log = str(tmp_path / "pageantry" / "agent.log")
+    assert (done.returncode, done.stdout) == (0, "")
+    command = value()
+    assert command
+    python, *words = service._words(command)
+    assert os.path.dirname(python) == os.path.dirname(sys.executable)
+    assert words == ["-P", "-m", "pageantry", "serve", "--listen", "pageant", "--log", log]
+    assert done.stderr.splitlines() == [
+        f"starts with each session of yours: {command}",
+        "to start it now: pageantry service install --now; to undo it: pageantry service remove",
+    ]
+    shown = call(environ, "service", "status").stdout.splitlines()
+    assert shown == [f"starts with each session of yours: {command}", "does not run", f"log: {log} (empty)"]
+    assert status(environ) == {
+        "installed": True, "command": command, "switched_off": False, "running": [], "log": log, "lines": [],
+    }  # fmt: skip
+    done = call(environ, "service", "remove")
+    assert (done.returncode, done.stderr) == (0, "no agent starts with the session any more\n")
+    assert value() is None
+    done = call(environ, "service", "remove")
+    assert (done.returncode, done.stderr) == (0, "no agent starts with the session; there is none to remove\n")
+    assert status(environ)["installed"] is False
+    assert call(environ, "service", "status").stdout.splitlines()[0] == "no agent starts with the session"
+
+
+def test_what_is_installed_takes_the_place_of_what_was(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
+    call(environ, "service", "install")
+    openssh(tmp_path / "my key", 1)
+    log = tmp_path / "other.log"
+    options = ["--listen", f"pipe:{pipe}", "-t", "8h", str(tmp_path / "my key"), "--log", str(log)]
+    done = call(environ, "service", "install", "--", *options)
+    assert done.returncode == 0, done.stderr
+    command = value()
+    assert command
+    assert service._words(command)[4:] == ["serve", *options]
+    assert status(environ)["log"] == str(log)
+
+
+def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) -> None:
+    call(environ, "service", "install")
+    for path in (tmp_path / "pageantry", tmp_path / "pageantry" / "agent.log"):
+        assert acl.others(str(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "what"),
+    [
+        (["--liste", "pageant"], 2, "No such option"),
+        (["-t", "8 o'clock"], 2, "is no time"),
+        (["--listen"], 2, "requires an argument"),
+        (["--listen", "pageand"], 1, "'pageand' is no address of an agent"),
+        (["--never-ask", "pageand"], 1, "'pageand' is no address of an agent"),
+        (["key"], 1, "key is looked for from where the session starts"),
+        (["--log", "agent.log"], 1, "agent.log is looked for from where the session starts"),
+        (["--openssh-config", "config"], 1, "config is looked for from where the session starts"),
+        (["C:\\there is none"], 1, "C:\\there is none"),
+        (["--log", "C:\\there is none\\log"], 1, "the log cannot be written to C:\\there is none\\log"),
+        (["--listen", "pageant", "--", "git", "push"], 1, "an agent for a command ends with it"),
+    ],
+)
+def test_what_would_fail_at_the_next_session_is_told_now(
+    environ: dict[str, str], options: list[str], code: int, what: str
+) -> None:
+    done = call(environ, "service", "install", "--", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert what in done.stderr
+    assert value() is None
+
+
+def test_serve_s_own_help_is_shown(environ: dict[str, str]) -> None:
+    done = call(environ, "service", "install", "--", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: pageantry serve ")
+    assert value() is None
+
+
+def test_a_command_that_windows_would_not_start_is_refused(environ: dict[str, str]) -> None:
+    call(environ, "service", "install", "--", "--listen", "pipe:a")
+    first = value()
+    assert first
+    fits = "a" * (service.MAX_COMMAND - len(first) + 1)
+    done = call(environ, "service", "install", "--", "--listen", f"pipe:a{fits}")
+    assert f"commands of 260 characters at most, and this has 261: {first[:20]}" in failed(done)
+    assert value() == first
+    assert call(environ, "service", "install", "--", "--listen", f"pipe:{fits}").returncode == 0
+    assert len(value() or "") == service.MAX_COMMAND
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-16")), max_size=5),
+    st.lists(st.text('\\" \ta', max_size=8), max_size=5),
+)
+def test_the_words_of_a_command_come_back_as_they_were(words: list[str], hard: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "MAX_COMMAND", 1_000_000)
+        patch.setattr(sys, "executable", "C:\\Program Files\\Pythön 3\\python.exe")
+        command = service._command([*words, *hard])
+    expected = [sys.executable and "C:\\Program Files\\Pythön 3\\python.exe", "-P", "-m", "pageantry", "serve"]
+    assert service._words(command) == [*expected, *words, *hard]
+
+
+def test_characters_are_counted_as_windows_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "C:\\python.exe")
+    room = service.MAX_COMMAND - len(service._command(["x"])) + 1
+    assert len(service._command(["x" * room])) == service.MAX_COMMAND
+    with pytest.raises(Error):
+        service._command(["\N{KEY}" * (room // 2 + 1)])
+
+
+@pytest.mark.parametrize("name", ["python.exe", "python3.13t.exe", "pythonw.exe"])
+def test_it_takes_the_python_without_a_window_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / name))
+    assert service._words(service._command([]))[0] == str(tmp_path / name)
+    windowless = tmp_path / name.replace("python", "pythonw", name != "pythonw.exe")
+    windowless.touch()
+    assert service._words(service._command([]))[0] == str(windowless)
+
+
+def test_a_python_that_keeps_its_registry_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = "C:\\Program Files\\WindowsApps\\PythonSoftwareFoundation.Python.3.13_3.13.1_x64__qbz5n2kfra8p0"
+    monkeypatch.setattr(sys, "base_prefix", base)
+    with pytest.raises(Error, match="Microsoft Store"):
+        service._registered()
+
+
+@pytest.mark.parametrize("command", ["", "C:\\other.exe", "C:\\other.exe serve --unknown --help", "serve -- x", '"'])
+def test_what_others_wrote_there_is_shown_and_removed(environ: dict[str, str], command: str) -> None:
+    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN, access=winreg.KEY_SET_VALUE) as key:
+        winreg.SetValueEx(key, "pageantry", 0, winreg.REG_SZ, command)
+    assert status(environ)["command"] == command
+    assert call(environ, "service", "remove").returncode == 0
+    assert value() is None
+
+
+@pytest.mark.parametrize(("data", "off"), [(b"\3" + bytes(11), True), (b"\2" + bytes(11), False), (b"", False)])
+def test_what_the_task_manager_switched_off_is_told(environ: dict[str, str], data: bytes, off: bool) -> None:
+    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, APPROVED, access=winreg.KEY_SET_VALUE) as key:
+        winreg.SetValueEx(key, "pageantry", 0, winreg.REG_BINARY, data)
+    told = "but it is switched off: enable pageantry in the Task Manager, under Startup apps"
+    assert (told in call(environ, "service", "install").stderr) == off
+    assert (told in call(environ, "service", "status").stdout) == off
+    assert status(environ)["switched_off"] is off
+
+
+# What it starts
+
+
+@contextlib.contextmanager
+def explorer_starts(command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command as the session does: without a console, and without standard streams."""
+    with subprocess.Popen(command, creationflags=subprocess.DETACHED_PROCESS) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_is_written_starts_an_agent(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
+    key = openssh(tmp_path / "key", 1)
+    options = ["--listen", f"pipe:{pipe}", str(tmp_path / "key")]
+    assert call(environ, "service", "install", "--", *options).returncode == 0
+    command = value()
+    assert command
+    with explorer_starts(command) as process, ended(pipe):
+        wait_for(lambda: winpipe.exists(pipe) or process.poll() is not None, "nothing listens")
+        assert lists(f"pipe:{pipe}") == [str(tmp_path / "key")]
+        wait_for(lambda: "listening" in str(status(environ)["lines"]), "it does not say that it listens")
+        told = status(environ)
+        assert told["running"] == [{"address": f"pipe:{pipe}", "pid": process.pid}]
+        log = tmp_path / "pageantry" / "agent.log"
+        lines = [line[20:] for line in log.read_text("utf-8").splitlines()]
+        assert lines[0].startswith("pageantry ")
+        assert f"added {tmp_path / 'key'} ({key.fingerprint()})" in lines
+        assert lines[-1].partition(" until ")[0] == f"listening at \\\\.\\pipe\\{pipe}"
+        assert f"runs at pipe:{pipe} (process {process.pid})" in call(environ, "service", "status").stdout
+        done = call(environ, "service", "remove")
+        assert f"one still runs at pipe:{pipe}; to end it: taskkill /F /PID {process.pid}" in done.stderr
+        subprocess.run(done.stderr.split("to end it: ")[1].split(), check=True, capture_output=True, timeout=60)
+        process.wait(30)
+
+
+def without_window(python: str) -> bytes:
+    """The same program, but one that gets no console of its own, as pythonw.exe is."""
+    data = bytearray(Path(python).read_bytes())
+    header = struct.unpack_from("<I", data, 0x3C)[0]
+    struct.pack_into("<H", data, header + 24 + 68, 2)  # Subsystem in IMAGE_OPTIONAL_HEADER: a program with windows
+    return bytes(data)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A Python of its own, with pythonw.exe beside it, where paths have spaces and other characters in them."""
+    folder = tmp_path / "Zwei Wörter"
+    (folder / "Scripts").mkdir(parents=True)
+    (folder / "Lib" / "site-packages").mkdir(parents=True)
+    home = Path(sys.base_prefix)
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = true\n", "utf-8")
+    here = [*site.getsitepackages(), str(Path(pageantry.__file__).parents[1])]
+    (folder / "Lib" / "site-packages" / "here.pth").write_text("\n".join(here))
+    python = Path(sys.executable)
+    (folder / "Scripts" / "python.exe").write_bytes(python.read_bytes())
+    windowless = python.with_name("pythonw.exe")
+    data = windowless.read_bytes() if windowless.exists() else without_window(sys.executable)
+    (folder / "Scripts" / "pythonw.exe").write_bytes(data)
+    return folder / "Scripts"
+
+
+def test_from_a_path_with_spaces_pythonw_starts_and_writes_its_log(
+    installed: Path, environ: dict[str, str], pipe: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "mein Übungs-log.txt"
+    command: list[str | Path] = [installed / "python.exe", "-m", "pageantry", "service", "install", "--"]
+    subprocess.run([*command, "--listen", f"pipe:{pipe}", "--log", log], env=environ, check=True, timeout=60)
+    written = value()
+    assert written
+    assert written.startswith(f'"{installed}\\pythonw.exe" -P ')
+    with explorer_starts(written), ended(pipe):
+        wait_for(lambda: log.exists() and "listening at" in log.read_text("utf-8"), "nothing is in the log")
+        assert lists(f"pipe:{pipe}") == []
+
+
+def test_it_can_be_started_at_once_and_only_once(environ: dict[str, str], pipe: str) -> None:
+    words = ["service", "install", "--now", "--", "--listen", f"pipe:{pipe}"]
+    with ended(pipe):
+        done = call(environ, *words)
+        assert done.returncode == 0, done.stderr
+        undo = "to undo it: pageantry service remove"
+        started = done.stderr.splitlines()[1]
+        assert started.startswith(f"started: it is listening at \\\\.\\pipe\\{pipe}")
+        assert started.endswith(f"; {undo}")
+        assert lists(f"pipe:{pipe}") == []
+        again = call(environ, *words)
+        assert again.returncode == 0
+        assert again.stderr.splitlines()[1].startswith(f"an agent runs already at pipe:{pipe} (process ")
+        assert str(status(environ)["lines"]).count("listening at") == 1
+
+
+def test_why_it_did_not_start_is_told(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host example.org\nUser bob\n")
+    options = ["--listen", f"pipe:{pipe}", "--openssh-config", str(config)]
+    done = call(environ, "service", "install", "--now", "--", *options)
+    assert done.returncode == 1
+    *_, what, hint = done.stderr.splitlines()
+    assert what.startswith("pageantry: it was started, and ended: ")
+    assert f"failed: {config} has other settings" in what
+    assert hint == f"  its log is {tmp_path}\\pageantry\\agent.log"
+    assert value() is not None
+    assert not winpipe.exists(pipe)
+
+
+def test_any_command_can_be_run_by_pythonw(installed: Path, environ: dict[str, str]) -> None:
+    words = [str(installed / "pythonw.exe"), *PROGRAM[1:], "service", "status"]
+    with explorer_starts(subprocess.list2cmdline(words)) as process:
+        assert process.wait(60) == 0
