@@ -37,6 +37,8 @@ if sys.platform == "win32":
 else:
     _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     _FORGETS: Final[tuple[int, ...]] = (signal.SIGUSR1,)
+#: Seconds that Windows gives a program when the user logs off, roughly.
+_LOG_OFF: Final = 4.0
 #: What stands among the numbers of signals for the end of what was waited for.
 _OVER: Final = 0
 
@@ -86,6 +88,12 @@ def run(
                 server.close()
     finally:
         _close(listeners)
+
+
+def end() -> None:
+    """Have `run` put everything away and return, and wait for that; from another thread, as the user logs off."""
+    signal.raise_signal(_ENDS[-1])
+    sleep(_LOG_OFF)
 
 
 class _Wishes:

@@ -194,11 +194,8 @@ if sys.platform == "win32":
     def _unnamed(*, new: bool) -> list[Listener]:
         """Where everybody looks; or, for a command alone, where nobody does."""
         from .. import winpipe
-        from ..endpoints import listening
 
-        if new:
-            return [winpipe.listen(f"pageantry-{os.urandom(16).hex()}")]
-        return listening.listen("pageant")
+        return [winpipe.listen(f"pageantry-{os.urandom(16).hex()}")] if new else serving.listen(["pageant"])
 
 else:
 

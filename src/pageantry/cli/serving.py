@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 def listen(addresses: Sequence[str]) -> list[Listener]:
     """What listens at all of them, or nothing and an error."""
     from ..endpoints import listening
+    from .agent_process import end
 
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners += listening.listen(address)
+            listeners += listening.listen(address, end)
     except BaseException:
         for listener in listeners:
             listener.close()

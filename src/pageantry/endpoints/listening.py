@@ -15,6 +15,7 @@ from . import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final, Protocol
 
     from ..client import Connection
@@ -38,14 +39,16 @@ if TYPE_CHECKING:
             """Have `accept` raise, also the one that another thread waits in."""
 
 
-def listen(address: str) -> list[Listener]:
+def listen(address: str, ended: Callable[[], object] | None = None) -> list[Listener]:
     """What listens at `address`: all that belongs to it, or nothing and an error.
+
+    Where Windows tells, which is by Pageant's window, `ended` is called when the user logs off; it may take seconds.
 
     On UNIX that is unix:PATH, a path, or launchd:NAME for a socket of launchd's; on Windows pipe:NAME, openssh,
     pageant (two listeners), pageant-pipe, pageant-window, assuan:PATH, cygwin:PATH, and winsock:PATH or a path. Raises
     `AddressError` for others, `Error` where somebody else listens, OSError.
     """
-    return _listen(address, _endpoint(address))
+    return _listen(address, _endpoint(address), ended)
 
 
 def _endpoint(address: str) -> Endpoint | None:
@@ -79,10 +82,10 @@ if sys.platform == "win32":
     )
     _USE: Final = "use pageant, openssh, pipe:NAME, assuan:PATH, cygwin:PATH or winsock:PATH"
 
-    def _listen(address: str, endpoint: Endpoint | None) -> list[Listener]:
+    def _listen(address: str, endpoint: Endpoint | None, ended: Callable[[], object] | None) -> list[Listener]:
         kind, where = (endpoint.kind, endpoint.where) if endpoint else ("", "")
         if kind.startswith("pageant"):
-            return _pageant(pipe=kind != "pageant-window", window=kind != "pageant-pipe")
+            return _pageant(ended, pipe=kind != "pageant-window", window=kind != "pageant-pipe")
         if kind in ("assuan", "cygwin"):
             from . import loopback_listener
 
@@ -95,7 +98,7 @@ if sys.platform == "win32":
             return [_pipe(OPENSSH, address, "as administrator: Stop-Service ssh-agent; or end what stands in for it")]
         return [_pipe(where, address, "choose another name, or end that program")]
 
-    def _pageant(*, pipe: bool, window: bool) -> list[Listener]:
+    def _pageant(ended: Callable[[], object] | None, *, pipe: bool, window: bool) -> list[Listener]:
         """Both ways in, or neither: half an agent would keep another one from being whole.
 
         As in PuTTY, whoever starts holds a mutex while it looks whether there is one already, and listens.
@@ -110,7 +113,7 @@ if sys.platform == "win32":
                         _pipe(pageant.pipe_name(), "Pageant's pipe", "end that Pageant, or add keys to it")
                     )
                 if window:
-                    listeners.append(window_listener.listen())
+                    listeners.append(window_listener.listen(ended))
             except BaseException:
                 for listener in listeners:
                     listener.close()
@@ -142,7 +145,7 @@ else:
     _KINDS: Final = ("unix",)
     _USE: Final = "use unix:PATH, or a path with a slash"
 
-    def _listen(address: str, endpoint: Endpoint | None) -> list[Listener]:
+    def _listen(address: str, endpoint: Endpoint | None, ended: Callable[[], object] | None) -> list[Listener]:
         from . import activation, unix_listener
 
         if endpoint is None:
