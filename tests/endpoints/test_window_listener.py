@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pageantry import sessions
@@ -146,8 +147,8 @@ class Served:
         return isinstance(reply, SignResponse)
 
 
-@pytest.fixture
-def served() -> Iterator[Served]:
+@contextlib.contextmanager
+def serving() -> Iterator[Served]:
     made = Served()
     try:
         yield made
@@ -156,6 +157,12 @@ def served() -> Iterator[Served]:
         made.server.close()
         made.keyring.close()
     assert all(thread.closed for _, thread in made.threads.opened)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving() as made:
+        yield made
 
 
 # names
@@ -324,6 +331,32 @@ def test_a_second_thread_of_a_process_binds_nothing_as_long_as_that_lives(served
     assert served.signs(4, userauth(BOUND.public, b"2", "me", GATE.public))
 
 
+_NAMES = st.sampled_from([named(1), named(2), named(3), named(200_000), NOBODY])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    _NAMES, st.lists(st.tuples(st.sampled_from(["bind", "fail", "sign", "hang up", "end thread"]), _NAMES), max_size=25)
+)
+def test_a_host_gets_no_key_beyond_it_from_whichever_thread_its_agent_is_forwarded(
+    first: bytes, acts: list[tuple[str, bytes]]
+) -> None:
+    with serving() as served:
+        served.bind(first, binding(OTHER, b"1", True))  # what the ssh here does, for any of the threads
+        for act, name in acts:
+            if act == "bind":
+                served.bind(name, binding(GATE, b"2", False))
+            elif act == "fail":
+                served.bind(name, b"nonsense")
+            elif act == "sign" and thread_of(first) in (1, 2, 3):
+                assert not served.signs(name, userauth(BOUND.public, b"2", "me", GATE.public))
+            elif act == "hang up":
+                for one in list(served.server._served):
+                    one.hang_up()
+            elif act == "end thread":
+                served.threads.end(thread_of(name) or 0)
+
+
 def test_a_binding_that_failed_is_one_too(served: Served) -> None:
     assert served.bind(1, b"nonsense") != SUCCESS
     assert served.sees(1) == {b"alice"}
@@ -376,7 +409,7 @@ def test_threads_that_have_ended_are_let_go_of_without_further_requests(
     served.sees(NOBODY)  # which has `accept` look as often as said above
     served.threads.end(1, 101)
     wait_for(lambda: not served.listener._clients, "they are kept")
-    wait_for(lambda: len(served.server._served) == 1, "their connections are left")
+    wait_for(lambda: not served.server._served, "their connections are left, or that of nobody")
     served.threads.end_process(2)
     wait_for(lambda: all(thread.closed for _, thread in served.threads.opened), "their handles are left")
 

@@ -107,7 +107,7 @@ class Windows:
         self._answer = answer
         self._ended = ended
         self._owners = _window_memory.owners()
-        self._gate = threading.Lock()
+        self._gate = threading.RLock()  # as nobody knows what comes in while Windows does something for us
         self._windows: list[_Window] = []  # the oldest first
         self._closed = False
         _check_desktop()
@@ -291,9 +291,8 @@ def _name(address: int) -> bytes:
     copied = _copydata._CopyData.from_address(address)
     if copied.dwData != _copydata._MAGIC or not 0 < copied.cbData <= _MAX_NAME:
         return b""
-    data = c_void_p.from_address(
-        address + _copydata._CopyData.lpData.offset
-    ).value  # not as text, which ends where it likes
+    place = address + _copydata._CopyData.lpData.offset
+    data = c_void_p.from_address(place).value  # not as text, which ends where it likes
     name = ctypes.string_at(data, copied.cbData) if data else b""
     return name.split(b"\0")[0] if name.endswith(b"\0") else b""
 

@@ -8,12 +8,12 @@ Whoever made the memory must be this user, and answers come as from PuTTY's own 
 
 Each client is a connection for the server. PuTTY's programs call their memory after the thread that asks, so a thread
 keeps its connection until it ends, and we know the process. A request with another name is nobody's: it has any
-connection of those that are nobody's, on which nothing can be left behind.
+connection of those that are nobody's, on which nothing can be left behind, and which close soon.
 
 A client may lie in such a name: it is a hint for the person who is asked, and proves no more than that one of this
 user's processes asks, which could do so itself in any other name, too. What destinations a key is limited to is kept
-all the same, even for programs that hand on what other hosts ask for (forwarded agents). Such keys sign on connections
-that are bound to a session alone, and
+all the same, even for programs that hand on what other hosts ask for (forwarded agents). Such keys are seen by whom
+nothing is known of, as by every local program, but sign on connections alone that are bound to a session, and
 
 - a request with another name can bind nothing, as the next one would know nothing of it;
 - of a process, only the first thread that asks to can: with a second one, a program that hands a client's requests on
@@ -77,8 +77,8 @@ MAX_THREADS: Final = 64
 #: Seconds after which a request is slow: others are not to wait for it.
 MOMENT: Final = 0.05
 
-#: Seconds between two looks for threads that have ended.
-_LOOK: Final = 60.0
+#: Seconds between two looks for threads that have ended, and for connections that nobody uses any more.
+_LOOK: Final = 5.0
 #: Connections of nobody's that are kept for further requests.
 _MAX_SPARE: Final = 4
 _FAILURE: Final = frame(Failure().payload())
@@ -249,7 +249,7 @@ class Listener:
             while not self._arrived:
                 if self.closed:
                     raise OSError(errno.EBADF, "the listener was closed")
-                if not self._changed.wait(_LOOK):
+                if not self._changed.wait(_LOOK if self._open or self._clients or self._bound else None):
                     self._sweep()
             return self._arrived.popleft()
 
@@ -345,7 +345,12 @@ class Listener:
         return bool(idle)
 
     def _sweep(self) -> None:
-        """Hang up on threads that have ended, and forget what processes have bound that have."""
+        """Hang up on threads that have ended, and on nobody; and forget what processes have bound that have ended."""
+        since = monotonic() - _LOOK
+        for connection in [one for one in self._spare if one.closed or one.used <= since]:
+            self._spare.remove(connection)
+            self._open.discard(connection)
+            connection.close()
         for number in [number for number, client in self._clients.items() if client.thread.ended()]:
             self._drop(number)
         for pid in [pid for pid, client in self._bound.items() if client.thread.process_ended()]:
