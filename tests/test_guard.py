@@ -120,7 +120,7 @@ class Guarded:
     def ask(self, request: Message | bytes) -> Message:
         return decode(self.session.answer(frame(request if isinstance(request, bytes) else request.payload()))[4:])
 
-    def list(self) -> list[bytes]:
+    def shown(self) -> list[bytes]:
         """The comments of the keys that are shown."""
         listed = self.ask(LIST)
         assert isinstance(listed, IdentitiesAnswer)
@@ -295,7 +295,7 @@ def test_a_list_that_all_may_see_passes_as_it_is() -> None:
 @pytest.mark.parametrize("pattern", ["work", "w*", WORK.public.fingerprint()])
 def test_a_denied_key_is_not_shown_and_does_not_sign(pattern: str) -> None:
     guard = Guarded(rule("deny", f"key = '{pattern}'"))
-    assert guard.list() == guard.list() == [b"home"]
+    assert guard.shown() == guard.shown() == [b"home"]
     assert not guard.sign(WORK)
     assert guard.sign(HOME)
     assert guard.ask(RemoveIdentity(WORK.public.blob)) == Failure()
@@ -346,8 +346,8 @@ def test_rules_about_lists_decide_and_a_person_is_asked_once_for_a_list() -> Non
     person = Scripted()
     guard = Guarded(rule("ask", "message = 'list'", "key = ['work', 'home']"), person)
     person.answers = ["yes"]
-    assert guard.list() == [b"work", b"home"]
-    assert guard.list() == []
+    assert guard.shown() == [b"work", b"home"]
+    assert guard.shown() == []
     assert person.questions == ["Allow ssh (process 4123) to list the keys?"] * 2
     assert ["2 of 2" in line for line in guard.said] == [True, False]
 
@@ -376,7 +376,7 @@ def test_a_key_that_cannot_be_read_is_shown_unless_a_key_is_denied() -> None:
     for rules, count in (("default = 'allow'", 2), (rule("deny", f"key = '{HOME.public.fingerprint()}'"), 1)):
         guard = Guarded(rules)
         guard.upstream.replies = [listed]
-        assert len(guard.list()) == count
+        assert len(guard.shown()) == count
 
 
 def extended(guard: Guarded) -> Message:
@@ -400,9 +400,9 @@ def test_putty_s_extended_list_is_a_list() -> None:
 
 def test_a_locked_agent_lists_and_signs_nothing_through_a_guard() -> None:
     guard = Guarded(rule("allow", "key = 'work'", default="deny"))
-    assert guard.list() == [b"work"]
+    assert guard.shown() == [b"work"]
     guard.keyring.lock(b"secret")
-    assert guard.list() == []
+    assert guard.shown() == []
     assert not guard.sign(WORK)
 
 
@@ -414,15 +414,15 @@ def test_a_program_is_known_by_its_caller() -> None:
     assert Guarded(rules, peer=Process(1, "/usr/bin/git")).sign()
     assert not Guarded(rules, peer=Process(1, "/usr/bin/ssh")).sign()
     assert not Guarded(rules, peer=Process(None, "")).sign()
-    assert Guarded(rules, peer=Process(1, "/usr/bin/ssh")).list() == []
+    assert Guarded(rules, peer=Process(1, "/usr/bin/ssh")).shown() == []
 
 
 def test_a_request_is_local_until_a_session_is_bound_for_forwarding() -> None:
     guard = Guarded(rule("deny", "from = 'forwarded'"))
-    assert guard.list() == [b"work", b"home"]
+    assert guard.shown() == [b"work", b"home"]
     assert guard.sign()
     guard.bind(GATE, forwarding=True)
-    assert guard.list() == []
+    assert guard.shown() == []
     assert not guard.sign()
     guard.bind(HOST, OTHER_SID)
     assert not guard.sign()
@@ -431,7 +431,7 @@ def test_a_request_is_local_until_a_session_is_bound_for_forwarding() -> None:
 def test_a_session_that_is_bound_for_logging_in_is_local() -> None:
     guard = Guarded(rule("allow", "from = 'local'", default="deny"))
     guard.bind(HOST)
-    assert guard.list() == [b"work", b"home"]
+    assert guard.shown() == [b"work", b"home"]
     assert guard.sign(data=userauth(WORK.public, SID))
 
 
@@ -442,7 +442,7 @@ def test_who_fails_to_prove_where_he_comes_from_is_not_local(rules: str) -> None
     guard.ask(Extension(SessionBind.name, contents))
     assert guard.passed == [frame(Extension(SessionBind.name, contents).payload())]
     assert not guard.sign()
-    assert guard.list() == []
+    assert guard.shown() == []
 
 
 def test_a_bind_counts_whatever_the_agent_says_to_it() -> None:
@@ -459,7 +459,7 @@ def test_a_login_is_for_the_host_whose_session_was_bound(monkeypatch: pytest.Mon
     known(monkeypatch, tmp_path, ("git.example", HOST), ("other.example", GATE))
     guard = Guarded(ONLY_GIT)
     guard.bind(HOST)
-    assert guard.list() == [b"work", b"home"]
+    assert guard.shown() == [b"work", b"home"]
     assert guard.sign(data=userauth(WORK.public, SID, "git"))
     assert not guard.sign(data=userauth(WORK.public, SID, "me"))
     assert not guard.sign(data=userauth(WORK.public, OTHER_SID, "git"))
@@ -467,7 +467,7 @@ def test_a_login_is_for_the_host_whose_session_was_bound(monkeypatch: pytest.Mon
     assert not guard.sign(data=to_be_signed(b"message", "git"))
     other = Guarded(ONLY_GIT)
     other.bind(GATE)
-    assert other.list() == []
+    assert other.shown() == []
     assert not other.sign(data=userauth(WORK.public, SID, "git"))
 
 
@@ -501,9 +501,9 @@ def test_limits_of_the_agent_hold_behind_a_guard() -> None:
     keyring = Keyring()
     keyring.add(WORK, "work", [RestrictDestination(((hop(""), hop("one", HOST.public)),))])
     guard = Guarded("default = 'allow'", keyring=keyring)
-    assert guard.list() == [b"work"]
+    assert guard.shown() == [b"work"]
     guard.bind(GATE)
-    assert guard.list() == []
+    assert guard.shown() == []
 
 
 # Asking
@@ -517,7 +517,7 @@ def test_the_question_tells_what_a_signature_is_for(monkeypatch: pytest.MonkeyPa
     assert guard.sign()
     guard.bind(GATE, forwarding=True)
     guard.bind(HOST, OTHER_SID)
-    assert guard.list() == [b"work", b"home"]
+    assert guard.shown() == [b"work", b"home"]
     assert guard.sign(data=userauth(WORK.public, OTHER_SID, "git", HOST.public))
     gate, host = (f"{name} (ssh-ed25519 {key.public.fingerprint()})" for name, key in NAMES)
     (question,) = person.questions
@@ -588,10 +588,10 @@ def test_what_ends_a_question_fails_the_request(error: DeadlineExceeded | Discon
 def test_rules_that_change_hold_for_connections_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     current = parse(b"default = 'allow'", "x")
     guard = Guarded(lambda: current)
-    assert guard.list() == [b"work", b"home"]
+    assert guard.shown() == [b"work", b"home"]
     assert guard.sign()
     current = parse(rule("deny", "key = 'work'").encode(), "x")
-    assert guard.list() == [b"home"]
+    assert guard.shown() == [b"home"]
     assert not guard.sign()
 
 

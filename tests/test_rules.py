@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pageantry.errors import Error
-from pageantry.rules import READ_ONLY, Action, Host, Key, Request, Rule, Rules, RulesFile, judging, parse
+from pageantry.rules import READ_ONLY, Action, Host, Key, Request, Rule, Rules, RulesFile, parse
 from pageantry.rules.judging import MESSAGES
 from pageantry.rules.parsing import MAX_RULES, MAX_SIZE
 from pageantry.rules.patterns import Pattern
@@ -103,12 +103,17 @@ message = "lock"
 def test_a_rule_has_what_the_text_says() -> None:
     first, second, third = rules(GOOD).rules
     assert [rule.line for rule in (first, second, third)] == [3, 12, 19]
-    assert (first.messages, first.action, first.log, first.forwarded) == ({"sign"}, ALLOW, True, False)
+    assert (first.messages, first.action, first.log, first.forwarded) == (frozenset({"sign"}), ALLOW, True, False)
     assert [[one.text for one in ones] for ones in (first.keys, first.programs, first.hosts, first.users)] == [
         [ONE, "work *"], ["*/git-remote-*"], ["*.example.org"], ["git"]
     ]  # fmt: skip
-    assert (second.messages, second.action, second.log, second.forwarded) == ({"list", "sign"}, ASK, True, None)
-    assert (third.messages, third.action, third.log) == ({"lock"}, DENY, True)
+    assert (second.messages, second.action, second.log, second.forwarded) == (
+        frozenset({"list", "sign"}),
+        ASK,
+        True,
+        None,
+    )
+    assert (third.messages, third.action, third.log) == (frozenset({"lock"}), DENY, True)
     assert rules(GOOD).needs == {"keys", "programs", "hosts", "users"}
 
 
@@ -439,6 +444,7 @@ def test_hosts_are_known_by_names_in_clear_hashed_ones_and_fingerprints() -> Non
 
 
 def test_a_program_is_known_by_its_path_or_the_last_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
     found = [rules(f"{D}[[rule]]\nprogram='{one}'\naction='allow'") for one in ("ssh", "/usr/*/ssh", "C:/*/SSH.exe")]
 
     def asked(program: str) -> list[bool]:
@@ -448,7 +454,7 @@ def test_a_program_is_known_by_its_path_or_the_last_part_of_it(monkeypatch: pyte
     assert asked("/tmp/ssh") == [True, False, False]
     assert asked("/usr/bin/sshd") == [False, False, False]
     assert asked("") == [False, False, False]
-    monkeypatch.setattr(judging.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     found = [rules(f"{D}[[rule]]\nprogram='{one}'\naction='allow'") for one in ("SSH.exe", "c:\\*\\ssh.EXE")]
     assert asked("C:\\Windows\\ssh.exe") == [True, True]
     assert asked("C:\\ssh.exe") == [True, False]
