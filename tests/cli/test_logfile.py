@@ -118,7 +118,7 @@ def test_it_is_made_for_its_user_alone(path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "win32", reason="access lists of Windows")
 def test_it_is_made_for_its_user_alone_by_its_access_list(path: Path) -> None:
     if sys.platform == "win32":
-        from pageantry.vault import acl
+        from pageantry import acl
 
         said(path, "one")
         assert acl.others(str(path)) == []

@@ -294,7 +294,7 @@ if sys.platform == "win32":
 
     def _usual_log() -> str:
         """Where the log is unless told otherwise; the folder is there then."""
-        from ..vault import acl
+        from .. import acl
 
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~\\AppData\\Local")
         folder = os.path.join(base, "pageantry")
