@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import site
 import struct
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ import winreg
 import pageantry
 from pageantry import winpipe
 from pageantry.cli import service
+from pageantry.endpoints import pageant
 from pageantry.errors import Error
 from pageantry.vault import acl
 
@@ -169,22 +172,36 @@ def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--liste", "pageant"], "No such option"),
+        (["-t", "8 o'clock"], "is no time"),
+        (["--listen"], "requires an argument"),
+        (["--listen", "pageand"], "'pageand' is no address of an agent"),
+        (["--never-ask", "pageand"], "'pageand' is no address of an agent"),
+        (["key"], "key is looked for from where the session starts"),
+        (["--log", "agent.log"], "agent.log is looked for from where the session starts"),
+        (["--openssh-config", "config"], "config is looked for from where the session starts"),
+        (["C:\\there is none"], "C:\\there is none"),
+        (["--listen", "pageant", "--", "git", "push"], "an agent for a command ends with it"),
+    ],
+)
+def test_what_would_fail_at_the_next_session_is_refused(options: list[str], what: str) -> None:
+    with pytest.raises((Error, click.UsageError)) as caught:
+        service._checked(options)
+    message = caught.value.format_message() if isinstance(caught.value, click.UsageError) else str(caught.value)
+    assert what in message
+
+
+@pytest.mark.parametrize(
     ("options", "code", "what"),
     [
         (["--liste", "pageant"], 2, "No such option"),
-        (["-t", "8 o'clock"], 2, "is no time"),
-        (["--listen"], 2, "requires an argument"),
         (["--listen", "pageand"], 1, "'pageand' is no address of an agent"),
-        (["--never-ask", "pageand"], 1, "'pageand' is no address of an agent"),
-        (["key"], 1, "key is looked for from where the session starts"),
-        (["--log", "agent.log"], 1, "agent.log is looked for from where the session starts"),
-        (["--openssh-config", "config"], 1, "config is looked for from where the session starts"),
-        (["C:\\there is none"], 1, "C:\\there is none"),
         (["--log", "C:\\there is none\\log"], 1, "the log cannot be written to C:\\there is none\\log"),
-        (["--listen", "pageant", "--", "git", "push"], 1, "an agent for a command ends with it"),
     ],
 )
-def test_what_would_fail_at_the_next_session_is_told_now(
+def test_it_is_told_now_and_nothing_is_written(
     environ: dict[str, str], options: list[str], code: int, what: str
 ) -> None:
     done = call(environ, "service", "install", "--", *options)
@@ -381,3 +398,27 @@ def test_any_command_can_be_run_by_pythonw(installed: Path, environ: dict[str, s
     words = [str(installed / "pythonw.exe"), *PROGRAM[1:], "service", "status"]
     with explorer_starts(subprocess.list2cmdline(words)) as process:
         assert process.wait(60) == 0
+
+
+# docs/service.md
+
+
+def test_what_the_page_says_can_be_done(environ: dict[str, str], tmp_path: Path) -> None:
+    if winpipe.exists(pageant.pipe_name()):
+        pytest.skip("a Pageant runs here")
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
+    commands = re.findall(r"^C:\\> pageantry (.*)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    openssh(tmp_path / "key", 1)
+    theirs, ours = "C:\\Users\\me\\.ssh\\id_ed25519", str(tmp_path / "key")
+    with ended(pageant.pipe_name()):
+        for command in commands:
+            words = service._words(f"pageantry {command}".replace(theirs, ours))
+            done = call(environ, *words[1:])
+            assert done.returncode == 0, (command, done.stderr)
+            if command == "service install --now":
+                assert f"listening at \\\\.\\pipe\\{pageant.pipe_name()}" in done.stderr
+            if command == "service status":
+                assert "runs at pageant (process " in done.stdout
+        assert "one still runs at pageant; to end it: taskkill /F /PID " in done.stderr
+    assert value() is None
