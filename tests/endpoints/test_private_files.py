@@ -341,6 +341,19 @@ else:
         assert convert(text, 1, ctypes.byref(descriptor), None)
         assert advapi32.SetFileSecurityW(str(path), 4, descriptor), ctypes.FormatError(ctypes.get_last_error())
 
+    def test_a_path_of_git_bash_s_is_said_where_nothing_tells_what_windows_calls_it(
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("pageantry.endpoints.programs.output", lambda *_: "")
+        error = refused("cygwin", "/tmp/no-such-agent")
+        assert "is a path of Git Bash" in str(error)
+        assert "as Windows has it" in error.hint
+
+    def test_a_path_of_git_bash_s_is_used_as_cygpath_says(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pageantry.endpoints.programs.output", lambda *_: str(directory / "agent"))
+        with closing(listen("cygwin", "/tmp/agent")) as listener:
+            assert listener.path == str(directory / "agent")
+
     def test_the_file_is_the_user_s_alone_and_never_half_there(
         directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

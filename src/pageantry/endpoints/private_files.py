@@ -25,10 +25,10 @@ def possible(path: str) -> str:
     try:
         whole = os.path.abspath(files.native(path))
         os.fsencode(whole)
+    except Unreachable:  # which says what to do about a path of Git Bash's
+        raise
     except (OSError, UnicodeEncodeError):  # the current directory is gone; this locale cannot encode it
         whole = ""
-    except Unreachable as error:
-        raise Error(str(error), error.hint) from None
     if not whole or not path or "\0" in path or path.endswith(("/", os.sep)):
         raise Error(f"{path!r} cannot be the path of a socket", "name a file in a directory of yours")
     _check_directory(whole)
