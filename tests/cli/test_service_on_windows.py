@@ -27,11 +27,10 @@ if sys.platform != "win32":
 import winreg
 
 import pageantry
-from pageantry import winpipe
+from pageantry import acl, winpipe
 from pageantry.cli import service
 from pageantry.endpoints import pageant
 from pageantry.errors import Error
-from pageantry.vault import acl
 
 from .serving import PROGRAM, call, failed, lists, openssh, wait_for
 
