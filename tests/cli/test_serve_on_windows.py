@@ -102,6 +102,6 @@ def test_without_a_place_it_says_what_to_give() -> None:
 
 def test_a_passphrase_that_could_not_be_asked_for_later_is_asked_for_first(name: str, tmp_path: Path) -> None:
     openssh(tmp_path / "sealed", 1, PASSPHRASE)
-    done = call(ENVIRON, "serve", "--listen", f"pipe:{name}", tmp_path / "sealed")
+    done = call(ENVIRON, "serve", "--listen", f"pipe:{name}", tmp_path / "sealed", SSH_ASKPASS_REQUIRE="never")
     assert "Passphrase for" in failed(done)
     assert not winpipe.exists(name)
