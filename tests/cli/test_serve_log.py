@@ -268,6 +268,27 @@ def test_programs_that_it_starts_are_stopped_as_others_are(environ: Environ, hom
     assert [mask & 1 << signal.SIGTTOU - 1 for mask in masks] == [0, 0]
 
 
+# The log in a file (test_logfile.py has the file)
+
+
+def test_it_goes_to_a_file_instead(environ: Environ, home: Path) -> None:
+    with serving(environ, "--log", home / "log") as agent, pageantry.connect(agent.place) as client:
+        client.add(KEY, "me@home")
+        assert agent.end()[1] == ""
+    start, *lines = [line[20:] for line in (home / "log").read_text().splitlines()]
+    assert start.endswith(f"(process {agent.process.pid})")
+    assert lines[0].startswith(f"listening at {agent.place}")
+    assert lines[1:] == [f"added me@home ({FINGERPRINT}) for {ME}", "ended; all keys are forgotten"]
+
+
+def test_why_it_does_not_start_is_told_there_where_nobody_reads_its_words(environ: Environ, home: Path) -> None:
+    command = [*PROGRAM, "serve", "--log", str(home / "log"), "--listen", str(home / "no" / "socket")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command], env=environ, timeout=60)
+    assert done.returncode == 1
+    _, line = (home / "log").read_text().splitlines()
+    assert line[20:].startswith(f"failed: cannot listen in {home / 'no'}: No such file or directory; ")
+
+
 # Questions at the terminal
 
 
