@@ -9,15 +9,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pageantry
 from pageantry.askpass import Askpass
 from pageantry.errors import DeadlineExceeded, NobodyToAsk, Refused
 from pageantry.prompts import Person, ways
+
+from .cli.serving import PASSPHRASE, openssh
 
 if sys.platform != "win32":
     pytest.skip("windows of Windows'", allow_module_level=True)
@@ -42,7 +46,7 @@ for _name in ("SendMessageW", "PostMessageW"):
     getattr(user32, _name).restype = ctypes.c_ssize_t
 
 OK, CANCEL, ALLOW, FIELD = 1, 2, 100, 101
-CLOSE, END_SESSION, KEY_DOWN, CHAR, SYSTEM_COMMAND, CLICK = 0x10, 0x16, 0x100, 0x102, 0x112, 0xF5
+CLOSE, END_SESSION, KEY_DOWN, KEY_UP, CHAR, SYSTEM_COMMAND, CLICK = 0x10, 0x16, 0x100, 0x101, 0x102, 0x112, 0xF5
 GET_PASSWORD_CHAR, MOVE, MENU = 0xD2, 0xF010, 0xF100
 
 
@@ -142,12 +146,15 @@ REFUSALS: dict[str, Callable[[int], object]] = {
 }
 
 
-@pytest.mark.parametrize("how", [*REFUSALS, "enter"])
-def test_whatever_else_is_done_refuses_even_enter(pool: ThreadPoolExecutor, how: str) -> None:
+@pytest.mark.parametrize("how", [*REFUSALS, "enter", "space"])
+def test_whatever_else_is_done_refuses_even_enter_and_space(pool: ThreadPoolExecutor, how: str) -> None:
     asked = confirm(pool)
     window = dialog()
     if how == "enter":
         press(window, 0x0D)
+    elif how == "space":
+        press(window, 0x20)
+        user32.PostMessageW(user32.GetDlgItem(window, CANCEL), KEY_UP, 0x20, 0)
     else:
         REFUSALS[how](window)
     with pytest.raises(Refused) as caught:
@@ -366,3 +373,30 @@ def test_a_program_that_is_named_is_asked_first_and_never_means_never() -> None:
     assert [type(way) for way in ways(environ, terminal=False)] == [Askpass, Dialogs]
     assert [type(way) for way in ways({}, terminal=True)] == [Dialogs]
     assert ways({**environ, "SSH_ASKPASS_REQUIRE": "never"}, terminal=True) == []
+
+
+def test_an_agent_that_is_closed_to_others_asks_there_for_a_passphrase(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    key, name = openssh(tmp_path / "sealed", 1, PASSPHRASE), f"pageantry-test-{os.urandom(8).hex()}"
+    command = [sys.executable, "-m", "pageantry", "serve", "--restrict-acl", "--listen", f"pipe:{name}"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "DISPLAY"))}
+    with subprocess.Popen(
+        [*command, tmp_path / "sealed"],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as agent:
+        try:
+            assert agent.stdout
+            agent.stdout.readline()
+            with pageantry.connect(f"pipe:{name}") as client:
+                signed = pool.submit(client.sign, key, b"data", verify=True)
+                window = dialog(agent.pid)
+                enter(window, PASSPHRASE)
+                click(window, OK)
+                signed.result(20)
+        finally:
+            agent.kill()

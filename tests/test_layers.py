@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pageantry"
 
 # From the bottom up. A part imports from itself and from parts that stand before it.
 ORDER = [
-    "winpipe", "acl", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions", "requests",
-    "client", "console", "terminal", "askpass", "_dialogs", "dialogs", "prompts", "keyfiles", "wsl", "endpoints", "hardening", "forwarding",
-    "securitykeys", "keyring", "framing", "sessions", "joining", "upstreams", "mux", "rules", "guard", "telling", "bridging", "lane", "server", "exposure", "for_paramiko",
-    "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered",
-    "cli", "__init__", "__main__",
+    "winpipe", "acl", "errors", "_version", "wire", "constraints", "keys", "agent", "messages", "extensions",
+    "requests", "client", "console", "terminal", "askpass", "_dialogs", "dialogs", "prompts", "keyfiles", "wsl",
+    "endpoints", "hardening", "forwarding", "securitykeys", "keyring", "framing", "sessions", "joining",
+    "upstreams", "mux", "rules", "guard", "telling", "bridging", "lane", "server", "exposure", "for_paramiko",
+    "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered", "cli",
+    "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
