@@ -338,6 +338,7 @@ def test_to_remove_all_keys_is_to_remove_each() -> None:
     assert guard.ask(RemoveAllIdentities()) == Failure()
     assert guard.ask(RemoveIdentity(WORK.public.blob)) == Failure()
     assert guard.ask(RemoveIdentity(HOME.public.blob)) == Success()
+    assert guard.ask(RemoveSmartcardKey("token", b"")) == Failure()
     guard = Guarded(rule("deny", "key = 'neither'", "message = 'remove'"))
     assert guard.ask(RemoveAllIdentities()) == Failure(), "the agent may have keys that it does not list"
 
@@ -463,6 +464,7 @@ def test_a_login_is_for_the_host_whose_session_was_bound(monkeypatch: pytest.Mon
     assert guard.sign(data=userauth(WORK.public, SID, "git"))
     assert not guard.sign(data=userauth(WORK.public, SID, "me"))
     assert not guard.sign(data=userauth(WORK.public, OTHER_SID, "git"))
+    assert not guard.sign(data=userauth(WORK.public, SID, "git", GATE.public))
     assert not guard.sign(data=b"something")
     assert not guard.sign(data=to_be_signed(b"message", "git"))
     other = Guarded(ONLY_GIT)
@@ -479,9 +481,24 @@ def test_a_login_is_for_the_host_that_it_names_itself(monkeypatch: pytest.Monkey
     assert not guard.sign(data=userauth(WORK.public, SID, "git"))
 
 
-def test_a_host_is_known_by_its_fingerprint_also_with_a_certificate() -> None:
+def test_beyond_a_host_that_the_agent_is_forwarded_to_there_may_be_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, tmp_path, *NAMES)
+    guard = Guarded(ONLY_GIT)
+    guard.bind(GATE, forwarding=True)
+    assert guard.shown() == [b"work", b"home"]
+    guard.bind(HOST, OTHER_SID)
+    assert guard.sign(data=userauth(WORK.public, OTHER_SID, "git", HOST.public))
+
+
+@pytest.mark.parametrize("pattern", [HOST.public.fingerprint(), "git.example"])
+def test_a_host_with_a_certificate_is_known_by_its_plain_key(
+    pattern: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, tmp_path, *NAMES)
     shown = certificate(HOST.public, ed25519_key(9))
-    guard = Guarded(rule("allow", f"host = '{HOST.public.fingerprint()}'", default="deny"))
+    guard = Guarded(rule("allow", f"host = '{pattern}'", default="deny"))
     guard.ask(Extension(SessionBind.name, binding(HOST, SID, False, shown)))
     assert guard.sign(data=userauth(WORK.public, SID))
 

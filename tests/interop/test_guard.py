@@ -78,9 +78,9 @@ def test_read_only_lists_and_signs_and_changes_nothing(guard: Guarded) -> None:
         assert guard.call(address, "ssh-add", "-L").stdout == before
         message = guard.home / "message"
         message.write_text("a message")
-        signing = ["-Y", "sign", "-n", "file", "-f", guard.home / "held.pub", message]
+        signing: list[str | Path] = ["-Y", "sign", "-n", "file", "-f", guard.home / "held.pub", message]
         assert guard.call(address, "ssh-keygen", *signing).returncode == 0
-        checking = ["-Y", "check-novalidate", "-n", "file", "-s", guard.home / "message.sig"]
+        checking: list[str | Path] = ["-Y", "check-novalidate", "-n", "file", "-s", guard.home / "message.sig"]
         assert guard.call(address, "ssh-keygen", *checking, given="a message").returncode == 0
         for words in ([guard.home / "other"], ["-D"], ["-d", guard.home / "held"], ["-t", "9", guard.home / "held"]):
             assert guard.call(address, "ssh-add", *words).returncode == 1, words
@@ -102,7 +102,7 @@ def test_a_key_is_kept_from_a_program_and_asked_for_by_another(guard: Guarded) -
     )
     with guard.behind(lambda: rules, Person([thinker])) as address:
         assert guard.call(address, "ssh-add", "-l").returncode == 1
-        signing = ["-Y", "sign", "-n", "file", "-f", guard.home / "held.pub"]
+        signing: list[str | Path] = ["-Y", "sign", "-n", "file", "-f", guard.home / "held.pub"]
         assert guard.call(address, "ssh-keygen", *signing, given="a message").returncode == 0
     assert thinker.questions
     assert 'in the namespace "file"' in thinker.questions[0]

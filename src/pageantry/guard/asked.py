@@ -26,15 +26,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-REMOVE_ALL: Final = "remove all keys"
-
 #: What the rules call a message, and what it is called to people, where its type says it all.
 _KINDS: Final = {
     RequestIdentities.number: ("list", "list the keys"),
     AddSmartcardKey.number: ("add", "add the keys of a token"),
     AddSmartcardKeyConstrained.number: ("add", "add the keys of a token"),
     RemoveSmartcardKey.number: ("remove", "remove the keys of a token"),
-    RemoveAllIdentities.number: ("remove", REMOVE_ALL),
+    RemoveAllIdentities.number: ("remove", "remove all keys"),
     Lock.number: ("lock", "lock the agent"),
     Unlock.number: ("lock", "unlock the agent"),
 }

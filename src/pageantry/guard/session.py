@@ -19,7 +19,7 @@ from ..messages import (
 from ..rules import Action, Host, Key, Request
 from ..sessions import _has_left
 from ..wire import Reader, Struct, Writer
-from .asked import REMOVE_ALL, understood
+from .asked import understood
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,19 +188,13 @@ class _Guarded:
 
     def _verdict(self, asked: Asked, rules: Rules) -> Verdict:
         """What the rules say, before anybody is asked. Raises what the session's `answer` raises."""
-        by_key = "keys" in rules.needs
-        if asked.message == "add":
-            key = Key(asked.key.fingerprint(), asked.comment) if asked.key else None
-        else:
-            key = self._known(asked.key) if asked.key and by_key else None
+        key = None  # any, or all of them, for which rules are as strict as for the one that they are strictest for
+        if asked.key and "keys" in rules.needs:
+            added = asked.message == "add"
+            key = Key(asked.key.fingerprint(), asked.comment) if added else self._known(asked.key)
         if asked.message == "sign":
             return rules.judge(self._sign_request(asked, key, rules))
-        verdict = rules.judge(self._request(asked.message, key, rules))
-        if asked.what == REMOVE_ALL and by_key:  # which is as good as to remove each
-            self._list()
-            each = (rules.judge(self._request("remove", one, rules)) for one in self._listed.values())
-            verdict = max((verdict, *each), key=lambda found: found.action)
-        return verdict
+        return rules.judge(self._request(asked.message, key, rules))
 
     def _filtered(self, reply: bytes, rules: Rules) -> bytes:
         """A list without the keys that are of no use to this connection."""
