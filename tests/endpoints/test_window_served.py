@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ if sys.platform != "win32":
 
 from ctypes import wintypes
 
-from pageantry.endpoints import _copydata, _window
+from pageantry.endpoints import _copydata, _window, _window_memory
 
 RAW = str(Path(__file__).with_name("raw_window.py"))
 FAKE = str(Path(__file__).with_name("fake_window.py"))
@@ -482,15 +484,85 @@ def test_where_nobody_sees_a_desktop_there_is_no_window(monkeypatch: pytest.Monk
     window_listener.listen().close()
 
 
-def test_nothing_is_left_of_windows_and_requests(leaves_nothing: Callable[..., None], raw: Raw) -> None:
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How much of each kind was taken and not given back; Wine does not count handles."""
+    counts: Counter[str] = Counter()
+    kinds: dict[tuple[str, int], str] = {}
+
+    def watch(kind: str, take: str, give: str) -> None:
+        taking, giving = getattr(_window_memory, take), getattr(_window_memory, give)
+
+        def taken(*arguments: object) -> object:
+            got = taking(*arguments)
+            if got:
+                counts[kind] += 1
+                kinds[give, got] = kind
+            return got
+
+        def given(what: Any) -> object:
+            if mine := kinds.pop((give, what), None):
+                counts[mine] -= 1
+            return giving(what)
+
+        monkeypatch.setattr(_window_memory, take, taken)
+        if give not in patched:
+            patched.add(give)
+            monkeypatch.setattr(_window_memory, give, given)
+
+    patched: set[str] = set()
+    watch("memory", "_OpenFileMapping", "_CloseHandle")
+    watch("views", "_MapViewOfFile", "_UnmapViewOfFile")
+    watch("threads", "_OpenThread", "_CloseHandle")
+    watch("processes", "_OpenProcess", "_CloseHandle")
+    return counts
+
+
+def test_nothing_is_left_of_windows_and_requests(
+    leaves_nothing: Callable[..., None], raw: Raw, held: Counter[str]
+) -> None:
     def serve() -> None:
         made = Served()
         try:
             assert lists(raw.ask())
             assert lists(raw.ask(name="PageantRequest-x"))
             assert raw.ask(SLOW, timeout=0.3)["returned"] is None
-            assert raw.ask(owner=STRANGER)["returned"] in (0, None)
+            assert raw.ask(owner=STRANGER).get("returned") in (0, None)
+            assert raw.ask(size=0)["returned"] == 0
         finally:
             made.close()
 
     leaves_nothing(serve)
+    assert {*held} == {"memory", "views", "threads", "processes"}
+    wait_for(lambda: not any(held.values()), "handles are left")
+
+
+def test_a_length_is_read_once_however_fast_it_changes() -> None:
+    owner = _copydata.Target(0, os.getpid())
+    handle, name = owner._memory()
+    view = _window_memory._MapViewOfFile(handle, 6, 0, 0, 0)
+    memory = _window_memory.Memory(name, {winpipe.user()})
+    done = threading.Event()
+
+    def change() -> None:
+        lengths = [size.to_bytes(4, "big") for size in (1, 1000, 200_000, 0xFFFFFFFF)]
+        while not done.is_set():
+            for length in lengths:
+                ctypes.memmove(view, length, 4)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        seen: set[int | bytes | None] = set()
+        deadline = time.monotonic() + 20
+        while len(seen) < 4 and time.monotonic() < deadline:
+            request = memory.request()
+            assert request is None or len(request) == 4 + int.from_bytes(request[:4], "big")
+            seen.add(request and len(request))
+        assert seen == {None, 5, 1004, 200_004}
+    finally:
+        done.set()
+        thread.join()
+        memory.close()
+        _window_memory._UnmapViewOfFile(view)
+        _window_memory._CloseHandle(handle)
