@@ -67,6 +67,8 @@ _ADDING: Final = (
     AddIdentity.number, AddIdentityConstrained.number,
     AddSmartcardKey.number, AddSmartcardKeyConstrained.number, RemoveSmartcardKey.number,
 )  # fmt: skip
+#: What is for all agents, or else means less than it says.
+_PRESSING: Final = (RemoveAllIdentities.number, Lock.number, Unlock.number)
 _ADDING_EXTENSIONS: Final = (extensions.ADD_PPK, extensions.ADD_ENCRYPTED)
 
 
@@ -152,13 +154,25 @@ class _Several:
             return self._by_key(request, Reader(request[5:]).string())
         if kind != Extension.number:
             act = _ACTS.get(kind)
-            return act(self, request) if act else self._of(self._common.add_to if kind in _ADDING else 0, request)
+            if act is None:
+                return self._of(self._common.add_to if kind in _ADDING else 0, request)
+            return self._pressing(act, request) if kind in _PRESSING else act(self, request)
         asked = Extension.decode(request[5:])
         if asked.name == extensions.REENCRYPT:
             return self._by_key(request, Reader(asked.contents).string())
         act = _EXTENDING.get(asked.name)
         adds = asked.name in _ADDING_EXTENSIONS
         return act(self, request) if act else self._of(self._common.add_to if adds else 0, request)
+
+    def _pressing(self, act: Callable[[_Several, bytes], bytes], request: bytes) -> bytes:
+        """The same where agents that are left alone are asked, too: they may be back, and would be forgotten."""
+        for branch in self._branches:
+            branch.pressing = True
+        try:
+            return act(self, request)
+        finally:
+            for branch in self._branches:
+                branch.pressing = False
 
     # One agent
 
@@ -312,8 +326,6 @@ class _Several:
 
     def _remove_all(self, request: bytes) -> bytes:
         """SUCCESS where all agents say so that are there; one that is not has no keys that anybody sees."""
-        for upstream in self._common.upstreams:
-            upstream.try_now()
         outcomes = self._of_all(lambda branch: branch.ask(request, requests.TIMEOUT), requests.TIMEOUT)
         said = [outcome for outcome in outcomes if not isinstance(outcome, Unreachable)]
         return _SUCCESS if said and all(one == _SUCCESS for one in said) else _FAILURE
@@ -324,7 +336,6 @@ class _Several:
         """
         undo = frame(Unlock(Lock.decode(request[5:]).passphrase).payload())
         for index, upstream in enumerate(self._common.upstreams):
-            upstream.try_now()
             reply = self._asked(index, request, requests.TIMEOUT)
             if reply == _SUCCESS:
                 continue
@@ -344,8 +355,6 @@ class _Several:
         passphrase. The latter list no keys, so one that lists some is unlocked. Where one lists none, nobody knows, and
         FAILURE is the answer: it leads to another attempt at most, and SUCCESS would hide why keys are missing.
         """
-        for upstream in self._common.upstreams:
-            upstream.try_now()
 
         def unlocked(branch: _Branch) -> bytes | None:
             try:

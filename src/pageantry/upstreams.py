@@ -89,10 +89,6 @@ class Upstream:
         if left > 0:
             raise Unreachable(f"agent {self.address} failed, and is left alone for {left:.0f} s")
 
-    def try_now(self) -> None:
-        """Leave it alone no more: what somebody wants from all agents is worth to try."""
-        self._until = 0.0
-
     def failed(self, error: Exception) -> None:
         """Note that it does not answer, or not as an agent should."""
         with self._gate:
@@ -130,6 +126,8 @@ class Upstream:
 
 class Local:
     """The way to an agent of this process."""
+
+    pressing = False
 
     def __init__(self, upstream: Upstream, agent: Agent, connection: Connection) -> None:
         self.upstream = upstream
@@ -188,6 +186,8 @@ class Branch:
         self, upstream: Upstream, target: Reachable, binds: list[bytes], bound: set[bytes] | None = None
     ) -> None:
         self.upstream = upstream
+        #: whether the agent is to be tried even while it is left alone
+        self.pressing = False
         self._target = target
         self._binds = binds
         self._bound: set[bytes] = bound or set()  # those of them that the agent bound
@@ -275,7 +275,8 @@ class Branch:
 
     def _connect(self, deadline: float) -> Connection:
         """A connection that is not bound yet, in the place of any other."""
-        self.upstream.check()
+        if not self.pressing:
+            self.upstream.check()
         left = max(0.001, deadline - monotonic())
         try:
             connection = self._connection = self._target.connect(min(left, CONNECT_TIMEOUT))

@@ -127,11 +127,11 @@ def test_two_of_openssh_are_locked_and_unlocked(directory: Path, key_files: dict
     others = directory / "others"
     others.mkdir()
     with openssh(directory) as one, openssh(others) as two:
-        for agent, name in ((one, "ed25519"), (two, "rsa")):
-            assert ssh_add(agent, str(key_files[name])).returncode == 0
+        for where, name in ((one, "ed25519"), (two, "rsa")):
+            assert ssh_add(where, str(key_files[name])).returncode == 0
         with Exposure(several([parse(str(one)), parse(str(two))])) as address, pageantry.connect(address) as agent:
             agent.lock(b"geheim")
-            assert [names(where) for where in (Path(address), one, two)] == [[], [], []]
+            assert [*names(Path(address)), *names(one), *names(two)] == []
             with pytest.raises(Refused):
                 agent.unlock(b"wrong")
             agent.unlock(b"geheim")
