@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from . import _dialogs
-from .errors import NobodyToAsk, Refused
+from .errors import Refused
 
 assert sys.platform == "win32", "Windows only: callers ask first"
 
@@ -54,11 +54,11 @@ class Dialogs:
 
     def notify(self, text: str) -> Callable[[], object]:
         """Show the text until what is returned is called, or the person puts it away. Raises `NobodyToAsk`."""
-        shown: SimpleQueue[int | NobodyToAsk] = SimpleQueue()
+        shown: SimpleQueue[int | Exception] = SimpleQueue()
         thread = Thread(target=_notice, args=(text, shown), name="pageantry notice", daemon=True)
         thread.start()
         window = shown.get()
-        if isinstance(window, NobodyToAsk):
+        if isinstance(window, Exception):
             thread.join()
             raise window
 
@@ -69,11 +69,11 @@ class Dialogs:
         return end
 
 
-def _notice(text: str, shown: SimpleQueue[int | NobodyToAsk]) -> None:
+def _notice(text: str, shown: SimpleQueue[int | Exception]) -> None:
     try:
         with _dialogs.Dialog(text) as dialog:
             assert dialog.window
             shown.put(dialog.window)
             dialog.run(lambda: None)
-    except NobodyToAsk as error:
+    except Exception as error:  # noqa: BLE001 - it is raised where that is waited for
         shown.put(error)

@@ -85,6 +85,7 @@ if sys.platform == "win32":
     _OURS: Final = 0x101001
     #: READ_CONTROL, and nothing else: an owner could otherwise write the rights anew.
     _OWNERS: Final = 0x20000
+    #: PROCESS_ALL_ACCESS, for Windows itself, which nothing keeps out.
     _ALL: Final = 0x1FFFFF
 
     def restrict() -> list[str]:
