@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, time
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pageantry import sessions
 from pageantry.constraints import RestrictDestination
 from pageantry.errors import DeadlineExceeded, Disconnected
+from pageantry.exposure import Exposure
 from pageantry.extensions import ADD_ENCRYPTED, ADD_PPK, LIST_EXTENDED, QUERY, REPORT, ExtendedKey, ExtendedList
 from pageantry.guard import guarded
 from pageantry.keyring import Keyring
@@ -46,7 +48,8 @@ from pageantry.prompts import Person
 from pageantry.rules import READ_ONLY, Rules, RulesFile, parse
 from pageantry.wire import Writer
 
-from .agent.people import Thinker
+from .agent.people import Thinker, asked
+from .exposure.upstream import connected
 from .hosts import binding, certificate, ed25519_key, hop, rsa_key, userauth
 from .keyring.conftest import Process, Scripted
 
@@ -628,8 +631,23 @@ def test_a_request_that_was_agreed_to_is_denied_if_the_rules_do_so_by_then() -> 
     assert "no rule allows it" in guard.said[0]
 
 
-def test_a_file_of_rules_is_what_a_guard_asks(tmp_path: Path) -> None:
+def test_a_file_that_changes_holds_for_a_connection_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "guard.toml"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-        file.write("default = 'deny'\n")
-    assert not Guarded(RulesFile(str(path))).sign()
+
+    def write(default: str) -> None:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"default = '{default}'\n")
+        for clock in (monotonic, time):
+            later = 10 * len(default) + clock()
+            monkeypatch.setattr(f"pageantry.rules.file.{clock.__name__}", lambda later=later: later)
+
+    write("deny")
+    with Keyring() as keyring:
+        keyring.add(WORK, "work")
+        sign = SignRequest(WORK.public.blob, b"data")
+        opener = guarded(sessions.to(keyring), RulesFile(str(path)))
+        with Exposure(opener) as address, connected(address) as connection:
+            assert asked(connection, sign) == Failure()
+            write("allow")
+            assert isinstance(asked(connection, sign), SignResponse)
+            assert isinstance(asked(connection, LIST), IdentitiesAnswer)

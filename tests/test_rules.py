@@ -259,6 +259,18 @@ def test_any_text_is_rules_or_an_error_with_a_line_of_it(text: bytes) -> None:
     assert "\n" not in said
 
 
+def test_the_manual_s_examples_are_rules() -> None:
+    manual = (Path(__file__).parents[1] / "docs" / "guard.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", manual, re.DOTALL)
+    assert len(examples) > 5
+    first, *recipes = (rules(example) for example in examples)
+    assert first.judge(Request("sign", Key(ONE, "me"), forwarded=False)).action is ASK
+    assert recipes[0].default is READ_ONLY.default
+    assert [(one.messages, one.action) for one in recipes[0].rules] == [
+        (one.messages, one.action) for one in READ_ONLY.rules
+    ]
+
+
 # What they decide: against a reading of the same rules that is as plain as can be
 
 PROGRAMS, HOSTS, USERS, COMMENTS = ("/bin/a", "/bin/b"), ("one", "two"), ("me", "git"), ("work", "home")
