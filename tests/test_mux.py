@@ -872,6 +872,74 @@ def test_whoever_sends_more_binds_than_can_be_kept_is_hung_up_on(joined: Callabl
         asked(other, bind(b""))
 
 
+class Capricious:
+    """OpenSSH's agent with a key for one host, which is locked, ends and hangs up whenever somebody wants it to."""
+
+    def __init__(self) -> None:
+        self.locked = False
+        self.hang_ups = 0
+        self.agent = served("capricious", limited(ONE, HOST), self._script)
+
+    def _script(self, request: bytes) -> bytes | None:
+        if self.hang_ups:
+            self.hang_ups -= 1
+            return None
+        if not self.locked:
+            return b""
+        return b"\x0c\0\0\0\0" if request[0] == RequestIdentities.number else FAILURE  # and it notes no bind
+
+    def restart(self) -> None:
+        self.agent.end()
+        self.agent.there = True
+
+
+DEEDS = st.sampled_from(
+    [
+        "list",
+        "list",
+        "sign",
+        "broken",
+        "here",
+        "elsewhere",
+        "query",
+        "lock",
+        "unlock",
+        "restart",
+        "hang up",
+        "hang up 2",
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(DEEDS, max_size=12))
+def test_whatever_happens_to_agents_a_connection_that_was_bound_stays_bound(deeds: list[str]) -> None:
+    """The first bind is ssh's; all else may be the work of whoever has the forwarded agent, and of chance."""
+    capricious = Capricious()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upstreams, "FIRST_PAUSE", 0.0)
+        session = mux.several([served("plain", memory(TWO)), capricious.agent])(NOBODY)
+        assert asked(session, bind(FORWARDED)) == SUCCESS
+        for deed in [*deeds, "unlock", "list", "sign"]:
+            if deed == "restart":
+                capricious.restart()
+            elif deed.startswith("hang up"):
+                capricious.hang_ups = 2 if deed.endswith("2") else 1
+            elif deed in ("lock", "unlock"):
+                capricious.locked = deed == "lock"
+            elif deed == "query":
+                asked(session, Extension("query"))
+            elif deed in ("broken", "here", "elsewhere"):
+                asked(session, bind({"broken": b"broken", "here": HERE, "elsewhere": ELSEWHERE}[deed]))
+            elif deed == "list":
+                assert set(blobs(session)) <= {TWO.public.blob}
+            else:
+                assert not signs(session, ONE, login(ONE))
+                assert signs(session, TWO)
+        session.close()
+    wait_for(lambda: capricious.agent.open == 0, "connections are left")
+
+
 # Extensions
 
 

@@ -265,7 +265,7 @@ class Branch:
                         raise NotBound(f"agent {self.upstream.address} does not bind a session again")
             except Disconnected as error:
                 self.drop()
-                if self._ended or self._bound or self._may_bind(deadline):
+                if self._ended or self._may_bind(deadline):
                     raise NotBound(f"agent {self.upstream.address} does not bind a session: {error}") from None
                 connection = self._connect(deadline)
         except BaseException:
