@@ -235,7 +235,7 @@ def joined(said: list[str]) -> Iterator[Callable[..., Session]]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds takes parts of one."""
     for module in (mux, upstreams):
-        monkeypatch.setattr(module, "LIST_TIMEOUT", 0.3)
+        monkeypatch.setattr(module, "LIST_TIMEOUT", 0.5)
     monkeypatch.setattr(upstreams, "FIRST_PAUSE", 0.1)
 
 
@@ -552,7 +552,7 @@ def test_a_reply_too_many_never_becomes_the_next_ones(joined: Callable[..., Sess
 def test_a_signature_that_takes_its_time_holds_up_no_other_connection(
     joined: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mux, "LIST_TIMEOUT", 0.3)
+    monkeypatch.setattr(mux, "LIST_TIMEOUT", 0.5)
     asking, answered = threading.Event(), threading.Event()
 
     def person(request: bytes) -> bytes:
@@ -569,7 +569,7 @@ def test_a_signature_that_takes_its_time_holds_up_no_other_connection(
     assert asking.wait(10)
     assert len(blobs(other)) == 2
     assert signs(other, TWO)
-    time.sleep(0.5)  # longer than a list may take
+    time.sleep(0.7)  # longer than a list may take
     answered.set()
     thread.join(10)
     assert done == [True]
