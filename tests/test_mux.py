@@ -1166,6 +1166,21 @@ def test_a_thread_that_never_runs_is_waited_for_no_longer_than_its_part(
     wait_for(lambda: len(blobs(session)) == 2, "it is not asked again")
 
 
+def test_a_keyring_of_this_process_is_not_used_unbound_for_want_of_a_thread(
+    joined: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = upstreams._start
+    numbers = itertools.count()
+    monkeypatch.setattr(mux, "_GRACE", 0.1)
+    monkeypatch.setattr(mux, "LIST_TIMEOUT", 0.1)
+    monkeypatch.setattr(upstreams, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(upstreams, "_start", lambda run, index: next(numbers) and start(run, index))
+    session = joined(memory(TWO), limited(ONE, HOST))
+    assert asked(session, bind(ELSEWHERE)) == FAILURE
+    assert blobs(session) == [TWO.public.blob]
+    assert not signs(session, ONE, login(ONE))
+
+
 def test_a_fault_in_a_thread_is_raised_where_it_can_be_told(joined: Callable[..., Session]) -> None:
     class Broken(Plain):
         def identities(self) -> list[Identity]:

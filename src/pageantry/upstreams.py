@@ -133,9 +133,12 @@ class Local:
         self.upstream = upstream
         self._agent = agent
         self._view: Session | None = sessions.to(agent)(connection) if isinstance(agent, Shared) else None
+        self._lost = False
 
     def ask(self, request: bytes, seconds: float) -> bytes:
         """See `Branch`."""
+        if self._lost:
+            raise NotBound(f"agent {self.upstream.address} may not have bound a session")
         if self._view:
             return self._view.answer(request)[4:]
         if not self.upstream.turn.acquire(timeout=seconds):
@@ -150,7 +153,8 @@ class Local:
         return _is_bound(self.ask(request, seconds), self.upstream.address)
 
     def renewed(self) -> Self:
-        """The same: threads may share it."""
+        """The same, which threads may share; but no view that a session may not have been bound to."""
+        self._lost = self._view is not None
         return self
 
     def drop(self) -> None:
