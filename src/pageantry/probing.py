@@ -192,7 +192,7 @@ def _converse(found: Found, connection: Connection, level: int) -> None:
 
 
 def _behind(found: Found, client: Client) -> tuple[str, ...]:
-    """The agents behind a bridge. Programs of others are not asked on Windows, where some hang up on such a question."""
+    """The agents behind a bridge. Programs of others are not asked on Windows, where some hang up on it."""
     if os.name == "nt" and not _file_name(found.program).lower().startswith(("python", "pageantry")):
         return ()
     from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion

@@ -170,6 +170,8 @@ class Server:
         except BaseException:
             connection.close()
             raise
+        if offer := getattr(connection, "offer", None):  # one that can answer at once by itself
+            offer(served.at_once)
         with self._gate:
             self._served[served] = None
         try:

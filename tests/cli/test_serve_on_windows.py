@@ -88,16 +88,17 @@ def test_two_do_not_serve_one_pipe(name: str, wine: bool) -> None:
         assert failed(call(ENVIRON, "serve", "--listen", f"pipe:{name}")) == f"pipe:{name} is another program's"
 
 
-@pytest.mark.parametrize("address", ["pageant", "C:\\agent", "stdio:x", "agent"])
+@pytest.mark.parametrize("address", ["launchd:x", "stdio:x", "agent", "keys:x"])
 def test_other_places_are_refused_in_words(address: str) -> None:
     done = call(ENVIRON, "serve", "--listen", address)
     assert address in failed(done) or repr(address) in failed(done)
-    assert done.stderr.splitlines()[1] == "  use pipe:NAME"
+    assert done.stderr.splitlines()[1].startswith("  use pageant, openssh, pipe:NAME, ")
 
 
-def test_without_a_place_it_says_what_to_give() -> None:
-    done = call(ENVIRON, "serve")
-    assert failed(done) == "an agent has no usual place here yet"
+def test_a_command_s_agent_is_where_nobody_else_looks() -> None:
+    command = [sys.executable, "-c", "import os; print(os.environ['SSH_AUTH_SOCK'])"]
+    done = call(ENVIRON, "serve", "--", *command)
+    assert done.stdout.startswith("\\\\.\\pipe\\pageantry-")
 
 
 def test_a_passphrase_that_could_not_be_asked_for_later_is_asked_for_first(name: str, tmp_path: Path) -> None:
