@@ -1,7 +1,7 @@
 """A bridge: agents at endpoints, offered to those who come in, and never to itself.
 
 bridge = Bridge([parse("pageant"), parse("openssh")])
-Server(listeners, bridge.watched(several(bridge.openers())))
+Server(listeners, bridge.watched(bridge.opener()))
 bridge.check()                                  # raises Loop
 
 A bridge that leads to itself, over however many others, would hand a request on for ever. So each has a random name,
@@ -12,17 +12,18 @@ and asks who is behind an agent before it uses it for the first time: bridges ha
 from __future__ import annotations
 
 import os
-import threading
 
+from . import sessions
+from .agent import Agent
 from .client import Client
+from .endpoints import CONNECT_TIMEOUT
 from .errors import AgentError, Error, Refused, Unsupported, WireError
 from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion
 from .messages import Extension, ExtensionFailure, ExtensionResponse, frame
-from .sessions import Passage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
     from .client import Connection
@@ -44,17 +45,23 @@ class Loop(AgentError):
 
 
 class Bridge:
-    """The agents at `endpoints`, as a bridge has them. Threads may share it."""
+    """The agents at `endpoints`, as a bridge has them. Threads may share it. Raises `KeyFileError`."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._endpoints = endpoints
-        self._name = os.urandom(16)
-        self._asked: set[tuple[str, int | None]] = set()  # the processes at the endpoints that led to no loop
-        self._gate = threading.Lock()
+        self.name = os.urandom(16)
+        self._ways = [one.open() if one.kind == "keys" else _Way(one, self) for one in endpoints]
 
-    def openers(self) -> list[Opener]:
-        """What opens the sessions with each agent, in their order; each with a connection of its own, when needed."""
-        return [self._opener(endpoint) for endpoint in self._endpoints]
+    def opener(self, add_to: int = 0, say: Callable[[str], object] | None = None) -> Opener:
+        """What opens the sessions with the agents, each with connections of its own, when they are needed.
+
+        `add_to` and `say` are as for `mux.several`. Raises `KeyFileError`.
+        """
+        if len(self._ways) > 1:
+            from .mux import several
+
+            return several(self._ways, add_to=add_to, say=say)
+        (way,) = self._ways
+        return sessions.to(way) if isinstance(way, Agent) else lambda _: sessions.Passage(way.connect, way.address)
 
     def watched(self, open_session: Opener) -> Opener:
         """The same sessions, which tell other bridges that they are one."""
@@ -62,9 +69,10 @@ class Bridge:
 
     def check(self) -> None:
         """See whether it leads to itself. Raises `Loop`; an agent that is not there now is seen to when it is used."""
-        for endpoint in self._endpoints:
+        for way in self._ways:
             try:
-                self._connect(endpoint).close()
+                if isinstance(way, _Way):
+                    way.connect().close()
             except Loop:
                 raise
             except (Error, OSError):
@@ -74,53 +82,59 @@ class Bridge:
         """The reply to a question of another bridge, a whole frame."""
         try:
             before = BridgeQuestion.decode(contents).bridges
-            if self._name in before or len(before) >= MAX_BRIDGES:
+            if self.name in before or len(before) >= MAX_BRIDGES:
                 raise Loop("it leads back to this bridge")
-            for endpoint in self._endpoints if before else ():  # it is no bridge who asks, but somebody who looks
+            for way in self._ways if before else ():  # it is no bridge who asks, but somebody who looks
                 try:
-                    self._ask(endpoint, before)
+                    if isinstance(way, _Way):
+                        way.ask(before, _TIMEOUT * (MAX_BRIDGES - len(before)))
                 except (Loop, WireError):
                     raise
                 except (Error, OSError):
                     pass  # it is not there, which is no loop
-            answer = BridgeAnswer(tuple(endpoint.address for endpoint in self._endpoints))
+            answer = BridgeAnswer(tuple(way.address for way in self._ways))
         except (Loop, WireError):
             return frame(ExtensionFailure().payload())
         return frame(ExtensionResponse(BRIDGE, answer.encode()).payload())
 
-    def _opener(self, endpoint: Endpoint) -> Opener:
-        return lambda _: Passage(lambda: self._connect(endpoint), endpoint.address)
 
-    def _connect(self, endpoint: Endpoint) -> Connection:
+class _Way:
+    """The way of a bridge to an agent, which is looked at before it is used."""
+
+    def __init__(self, endpoint: Endpoint, bridge: Bridge) -> None:
+        self.address = endpoint.address
+        self._endpoint = endpoint
+        self._bridge = bridge
+        self._asked: set[int | None] = set()  # the processes there that led to no loop
+
+    def connect(self, timeout: float = CONNECT_TIMEOUT) -> Connection:
         """A connection to the agent, once it is known not to lead here. Raises `Unreachable`, `Loop`."""
-        connection = endpoint.connect()
+        connection = self._endpoint.connect(timeout)
         try:
-            which = endpoint.address, getattr(getattr(connection, "peer", None), "pid", None)
-            if which not in self._asked:
-                if which[1] == os.getpid():
-                    raise Loop(f"{endpoint.address} is this bridge itself")
-                self._ask(endpoint, ())
-                with self._gate:
-                    self._asked.add(which)
+            pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
+            if pid not in self._asked:
+                if pid == os.getpid():
+                    raise Loop(f"{self.address} is this bridge itself")
+                self.ask((), timeout)
+                self._asked.add(pid)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _ask(self, endpoint: Endpoint, before: tuple[bytes, ...]) -> None:
-        """Ask who is behind an agent, over a connection of its own, as some hang up on what they do not know.
+    def ask(self, before: tuple[bytes, ...], timeout: float) -> None:
+        """Ask who is behind the agent, over a connection of its own, as some hang up on what they do not know.
 
         Raises `Loop`, `Unreachable`.
         """
-        question = BridgeQuestion((*before, self._name))
-        timeout = _TIMEOUT * (MAX_BRIDGES - len(before))
-        with Client(endpoint.connect, endpoint.address, timeout) as client:
+        question = BridgeQuestion((*before, self._bridge.name))
+        with Client(self._endpoint.connect, self.address, timeout) as client:
             try:
                 client.extension(BRIDGE, question.encode())
             except Unsupported:
                 pass  # it is an agent
             except Refused:
-                raise Loop(f"the bridge at {endpoint.address} leads back here, or over too many others") from None
+                raise Loop(f"the bridge at {self.address} leads back here, or over too many others") from None
 
 
 class _Watched:

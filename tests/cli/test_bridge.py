@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -192,3 +192,77 @@ def test_a_bridge_is_shown_as_one_with_what_is_behind_it(environ: Environ, home:
         assert f"a bridge to unix:{theirs}" in call(environ, "agents", "--agent", home / "ours").stdout
         shown = call(environ, "agents", "--agent", theirs, "--json")
         assert [one["bridge_to"] for one in json.loads(shown.stdout)] == [[]]
+
+
+def test_several_agents_are_one(environ: Environ, home: Path) -> None:
+    openssh(home / "key", 3)
+    with openssh_agent(home / "one") as one, openssh_agent(home / "two") as two:
+        with pageantry.connect(one) as agent:
+            agent.add(ed25519_key(1), "first")
+        words = (one, two, f"keys:{home / 'key'}", "--add-to", two, "--to", home / "ours")
+        with bridging(environ, *words), pageantry.connect(str(home / "ours")) as agent:
+            agent.add(ed25519_key(2), "second")
+            assert lists(two) == ["second"]
+            shown = agent.identities()
+            assert [identity.key for identity in shown] == [ed25519_key(number).public for number in (1, 2, 3)]
+            for identity in shown:
+                agent.sign(identity.key, b"data", verify=True)
+            shown_by_it = call(environ, "agents", "--agent", home / "ours", "--json").stdout
+            assert json.loads(shown_by_it)[0]["bridge_to"] == [f"unix:{one}", f"unix:{two}", f"keys:{home / 'key'}"]
+
+
+def test_one_word_makes_it_read_only(environ: Environ, home: Path) -> None:
+    with (
+        openssh_agent(home / "theirs") as theirs,
+        bridging(environ, theirs, "--read-only", "--to", home / "ours") as it,
+    ):
+        with pageantry.connect(theirs) as agent:
+            agent.add(ed25519_key(1), "me")
+        with pageantry.connect(str(home / "ours")) as agent:
+            (identity,) = agent.identities()
+            agent.sign(identity.key, b"data", verify=True)
+            changes: list[Callable[[], object]] = [
+                lambda: agent.add(ed25519_key(2)),
+                lambda: agent.remove(identity.key),
+                agent.remove_all,
+                lambda: agent.lock(b"x"),
+            ]
+            for change in changes:
+                with pytest.raises(Refused):
+                    change()
+        assert lists(theirs) == ["me"]
+        assert it.logged("refused to", "remove all") or it.logged("remove all: refused")
+
+
+def test_rules_are_kept_and_read_again_when_they_change(environ: Environ, home: Path) -> None:
+    rules = home / "guard.toml"
+    rules.write_text('default = "allow"\n[[rule]]\nmessage = "sign"\naction = "deny"\n')
+    rules.chmod(0o600)
+    with openssh_agent(home / "theirs") as theirs, bridging(environ, theirs, "--guard", rules, "--to", home / "ours"):
+        with pageantry.connect(theirs) as agent:
+            agent.add(ed25519_key(1), "me")
+        with pageantry.connect(str(home / "ours")) as agent:
+            with pytest.raises(Refused):
+                agent.sign(ed25519_key(1).public, b"data")
+            rules.write_text('default = "allow"\n')
+
+            def signs() -> bool:
+                try:
+                    return bool(agent.sign(ed25519_key(1).public, b"data"))
+                except Refused:
+                    return False
+
+            wait_for(signs, "the new rules are not kept")
+    rules.write_text('default = "allow"\n[[rule]]\nmesage = "sign"\naction = "deny"\n')
+    done = call(environ, "bridge", theirs, "--guard", rules, "--to", home / "other")
+    assert "guard.toml, line" in failed(done)
+
+
+def test_words_that_contradict_each_other_are_told(environ: Environ, home: Path) -> None:
+    done = call(environ, "bridge", home / "x", "--add-to", home / "y", "--to", home / "z")
+    assert "which is none of the agents" in failed(done)
+    done = call(environ, "bridge", home / "x", "--read-only", "--guard", home / "y", "--to", home / "z")
+    assert failed(done) == "--read-only and --guard are two guards"
+    done = call(environ, "bridge", home / "x", "--guard", home / "nowhere", "--to", home / "z")
+    assert str(home / "nowhere") in failed(done)
+    assert not (home / "z").exists()

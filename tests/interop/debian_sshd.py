@@ -43,7 +43,7 @@ def _outside(command: str) -> None:
     import _winapi
 
     line = subprocess.list2cmdline(["Z:\\bin\\sh", "-c", f"exec </dev/null >/dev/null 2>&1; {command}"])
-    _winapi.CreateProcess(None, line, None, None, False, 0, None, None, None)  # type: ignore[arg-type] # all of it
+    _winapi.CreateProcess(None, line, None, None, False, 0, None, None, None)  # type: ignore[arg-type,unused-ignore]
 
 
 def _path(path: Path) -> str:

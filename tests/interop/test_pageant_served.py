@@ -96,7 +96,11 @@ def serving(*words: str | Path, **environ: str) -> Iterator[Agent]:
 
 @pytest.fixture(scope="module")
 def sshd() -> Iterator[Sshd]:
-    with tempfile.TemporaryDirectory(dir="Z:\\tmp" if os.path.isdir("Z:\\tmp") else None, ignore_cleanup_errors=True) as home, running(Path(home)) as made:
+    outside = "Z:\\tmp" if os.path.isdir("Z:\\tmp") else None
+    with (
+        tempfile.TemporaryDirectory(dir=outside, ignore_cleanup_errors=True) as home,
+        running(Path(home)) as made,
+    ):
         made.authorized.write_text(KeyFiles([str(FILE)]).identities()[0].key.line("me") + "\n", newline="\n")
         yield made
 

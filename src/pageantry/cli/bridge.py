@@ -13,11 +13,12 @@ from . import serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final
 
     from ..endpoints.listening import Listener
     from ..keyring import Keyring
+    from ..rules import Rules
     from ..sessions import Opener
     from ..telling import Exchange
     from .log import Log
@@ -80,7 +81,7 @@ def bridge(**given: Any) -> None:
             stack.enter_context(log)
         bridging = _Bridging(options, log, stack)
         if standard:
-            relay.converse(bridging.opener(), " ".join(options.agents))
+            relay.converse(bridging.opener(terminal=False), " ".join(options.agents))
             return
         agent_process.run(bridging.begin, log.say if log else None, ready=bridging.ready)
         if log and not options.json:
@@ -95,21 +96,38 @@ class _Bridging:
         from ..endpoints import parse
 
         self._options, self._log, self._stack = options, log, stack
-        self._endpoints = [parse(address) for address in options.agents]
-        self._bridge = Bridge(self._endpoints)
+        self._say = log.say if log else None
+        agents = [parse(address) for address in options.agents]
+        add_to = parse(options.add_to) if options.add_to else agents[0]
+        if add_to not in agents:
+            raise Error(f"keys cannot be added to {options.add_to}, which is none of the agents", "name one of them")
+        self._rules = self._read_rules()
+        self._bridge = Bridge(agents)
+        self._agents = self._bridge.opener(agents.index(add_to), self._say)
 
-    def opener(self) -> Opener:
+    def _read_rules(self) -> Callable[[], Rules] | None:
+        """What gives the rules, if there are any."""
+        from .. import rules
+
+        if self._options.read_only and self._options.guard:
+            raise Error("--read-only and --guard are two guards", 'put message = ["list", "sign"] into the rules')
+        if self._options.read_only:
+            return lambda: rules.READ_ONLY
+        return rules.RulesFile(self._options.guard, self._say) if self._options.guard else None
+
+    def opener(self, *, terminal: bool = True) -> Opener:
         """What opens the sessions with the agents, all that is asked for included."""
-        from ..telling import told
+        opened = self._agents
+        if self._rules:
+            from ..guard import guarded
+            from ..prompts import Person
 
-        openers, say = self._bridge.openers(), self._log.say if self._log else None
-        if len(openers) == 1:
-            opened = openers[0]
-        else:
-            from ..mux import several
-
-            opened = several(openers, add_to=self._add_to(), say=say)
+            person = Person(serving.ways(self._log, terminal=terminal))
+            self._stack.callback(person.close)
+            opened = guarded(opened, self._rules, person, self._say)
         if self._log:
+            from ..telling import told
+
             opened = told(opened, self._tell)
         return self._bridge.watched(opened)
 
