@@ -1,4 +1,4 @@
-"""OpenSSH's own regression scripts, with `pageantry ssh-agent` in the place of its agent.
+"""OpenSSH's own regression scripts, with `pageantry ssh-agent` in the place of its agent, or a bridge before it.
 
 Debian packages them (openssh-tests); each runs as `sh test-exec.sh DIRECTORY SCRIPT`, and TEST_SSH_* name its programs.
 """
@@ -33,6 +33,21 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(2 * AT_MOST + 60)]
 # All that start an agent, but for those that want sudo and gdb, and the one with keys on a token.
 SCRIPTS = ("agent-restrict", "agent", "agent-timeout", "agent-subprocess", "cert-file", "sshsig", "hostkey-agent")
 
+_SCRIPTS = {
+    "pageantry": '#!/bin/sh\nexec {pageantry} ssh-agent "$@"\n',
+    "bridge": """#!/bin/sh
+for place; do :; done
+ssh-agent -D -a "$place.behind" & agent=$!
+while [ ! -S "$place.behind" ]; do sleep 0.1; done
+{pageantry} bridge "$place.behind" --to "$place" & bridge=$!
+trap 'kill $bridge $agent' TERM
+wait
+wait
+""",
+}
+#: What shows a bridge whatever a connection is bound to.
+BRIDGED = "agent-restrict"
+
 
 def program(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/lib/openssh")
@@ -53,7 +68,7 @@ class Run:
         names = {"SSH": "ssh", "SSHD": "sshd", "SSHADD": "ssh-add", "SSHKEYGEN": "ssh-keygen"}
         environ = {f"TEST_SSH_{name}": program(one) for name, one in names.items()}
         environ |= {
-            "TEST_SSH_SSHAGENT": self._ours() if agent == "pageantry" else program(agent),
+            "TEST_SSH_SSHAGENT": self._script(agent) if agent in _SCRIPTS else program(agent),
             "TEST_SSH_SFTPSERVER": "/usr/lib/openssh/sftp-server",
             "TEST_SSH_UNSAFE_PERMISSIONS": "1",
             "TEST_SHELL": "sh",
@@ -72,10 +87,11 @@ class Run:
                 start_new_session=True,
             )
 
-    def _ours(self) -> str:
-        """A script that is our agent; what -X says means nothing, but tells its processes from others."""
+    def _script(self, agent: str) -> str:
+        """A script that is one of ours; what -X says means nothing, but tells its processes from others."""
         script = self.directory / "pageantry-agent"
-        script.write_text(f'#!/bin/sh\nexec {sys.executable} -X run={self.directory} -m pageantry ssh-agent "$@"\n')
+        pageantry = f"{sys.executable} -X run={self.directory} -m pageantry"
+        script.write_text(_SCRIPTS[agent].format(pageantry=pageantry))
         script.chmod(0o755)
         return str(script)
 
@@ -133,14 +149,18 @@ def runs() -> Iterator[dict[str, Run]]:
         for script in SCRIPTS:
             started[script] = Run(script, "pageantry")
             stack.callback(started[script].close)
+        started["bridge"] = Run(BRIDGED, "bridge")
+        stack.callback(started["bridge"].close)
         yield started
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_openssh_s_own_tests_pass_with_our_agent(runs: dict[str, Run], script: str) -> None:
+@pytest.mark.parametrize("script", [*SCRIPTS, "bridge"])
+def test_openssh_s_own_tests_pass_with_our_agent_and_with_its_own_behind_a_bridge(
+    runs: dict[str, Run], script: str
+) -> None:
     run = runs[script]
     if not run.passes():
-        with contextlib.closing(Run(script, "ssh-agent")) as stock:
+        with contextlib.closing(Run(BRIDGED if script == "bridge" else script, "ssh-agent")) as stock:
             if not stock.passes():
                 pytest.skip(f"{script} fails here with OpenSSH's own agent, too: {stock.output()[-300:]}")
         pytest.fail(run.output(), pytrace=False)
