@@ -13,7 +13,7 @@ import sys
 
 from lab import windows
 from lab.parts import NoLab
-from lab.steps import ROOT, THIS_PYTHON, fetch, find_uv, missing, run
+from lab.steps import ROOT, THIS_PYTHON, fetch, find_uv, missing, run, run_at_once
 
 PYTHON = os.path.join(ROOT, ".venv", "Scripts\\python.exe" if sys.platform == "win32" else "bin/python")
 PROGRAMS = {  # the tests talk to, and the Debian packages they are in
@@ -27,6 +27,7 @@ PROGRAMS = {  # the tests talk to, and the Debian packages they are in
     "/usr/lib/openssh/regress/test-exec.sh": "openssh-tests",
     "tcsh": "tcsh",
 }
+HALF = (os.path.join("tests", "cli"), os.path.join("tests", "interop"))  # of the tests on Windows, by their time
 AT_MOST = ("timeout", "--foreground", "--kill-after", "60", "20m")  # for what hangs as no test may
 
 
@@ -35,8 +36,15 @@ def check_on_windows(results: dict[str, bool], pytest_arguments: list[str]) -> N
     if sys.platform != "win32":
         try:
             with windows.raised():
-                tests = (sys.executable, os.path.join("lab", "windows.py"), "-m", "pytest", *pytest_arguments)
-                results["tests on Windows"] = run("tests on Windows", *AT_MOST, *tests)
+                tests = (*AT_MOST, sys.executable, os.path.join("lab", "windows.py"), "-m", "pytest")
+                if pytest_arguments:
+                    results["tests on Windows"] = run("tests on Windows", *tests, *pytest_arguments)
+                else:  # which take long; each half has a Windows of its own
+                    halves = {
+                        "tests on Windows, 1": (*tests, *HALF),
+                        "tests on Windows, 2": (*tests, *(f"--ignore={part}" for part in HALF)),
+                    }
+                    results |= run_at_once(halves)
         except NoLab as reason:
             if not reason.here:
                 results["raising the Windows lab"] = False

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -24,6 +25,28 @@ def run(name: str, *command: str, cwd: str = ROOT, **environment: str) -> bool:
     good = subprocess.run(command, cwd=cwd, env=inherited | environment, check=False).returncode == 0
     print(f"=== {name}: {'passed' if good else 'FAILED'} in {time.monotonic() - started:.1f} s", flush=True)
     return good
+
+
+def run_at_once(steps: dict[str, tuple[str, ...]]) -> dict[str, bool]:
+    """Run steps at the same time, each line of theirs behind the step's name; whether each went well."""
+    results = {}
+
+    def follow(name: str, command: tuple[str, ...]) -> None:
+        print(f"\n=== {name}: {' '.join(command)}", flush=True)
+        started = time.monotonic()
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            for line in process.stdout or ():
+                print(f"[{name}] {line.decode('utf-8', 'replace').rstrip()}", flush=True)
+        results[name] = process.returncode == 0
+        words = "passed" if results[name] else "FAILED"
+        print(f"=== {name}: {words} in {time.monotonic() - started:.1f} s", flush=True)
+
+    threads = [threading.Thread(target=follow, args=step, daemon=True) for step in steps.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
 
 
 def find_uv() -> str | None:
