@@ -126,10 +126,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(environ: Environ, *words: str | Path, **more: str) -> Iterator[Served]:
-    command = [*PROGRAM, "serve", *map(str, words)]
+def serving(environ: Environ, *words: str | Path, command: str = "serve", **more: str) -> Iterator[Served]:
     with subprocess.Popen(
-        command,
+        [*PROGRAM, command, *map(str, words)],
         env=environ | more,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -23,29 +24,10 @@ from pageantry.constraints import Lifetime
 from pageantry.errors import Refused
 
 from ..hosts import ed25519_key
-from .serving import PROGRAM, Environ, Served, call, failed, lists, openssh, serving, wait_for
+from .serving import Environ, call, failed, lists, openssh, serving, wait_for
 
 
-@contextlib.contextmanager
-def bridging(environ: Environ, *words: str | Path) -> Iterator[Served]:
-    """A bridge, its standard streams as those of an agent."""
-    with subprocess.Popen(
-        [*PROGRAM, "bridge", *map(str, words)],
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        served = None
-        try:
-            served = Served(process)
-            yield served
-        finally:
-            process.kill()
-            if served is not None:
-                served.read_out()
+bridging = functools.partial(serving, command="bridge")
 
 
 @contextlib.contextmanager
