@@ -72,9 +72,32 @@ class Agent:
 @contextmanager
 def started(name: str, directory: str) -> Iterator[Agent]:
     """That agent, without keys, at a socket in `directory`."""
-    path = os.path.join(directory, f"{name} {next(_numbers)}")
+    path = place(name, directory)
     errors = subprocess.DEVNULL if name == THEIRS else None  # it has a line for whoever hangs up
-    with subprocess.Popen([*COMMANDS[name], "-D", "-a", path], stdout=subprocess.DEVNULL, stderr=errors) as process:
+    with running(name, [*COMMANDS[name], "-D", "-a", path], path, errors) as agent:
+        yield agent
+
+
+@contextmanager
+def bridged(
+    name: str, directory: str, agents: list[Agent], *options: str, errors: int | None = None
+) -> Iterator[Agent]:
+    """Our bridge to these agents, at a socket in `directory`."""
+    path = place(name, directory)
+    command = [sys.executable, "-m", "pageantry", "bridge", *(agent.path for agent in agents), "--to", path, *options]
+    with running(name, command, path, errors) as agent:
+        yield agent
+
+
+def place(name: str, directory: str) -> str:
+    """A path for a socket."""
+    return os.path.join(directory, f"{name} {next(_numbers)}")
+
+
+@contextmanager
+def running(name: str, command: list[str], path: str, errors: int | None = None) -> Iterator[Agent]:
+    """What `command` starts, once it takes connections at `path`; `errors` is for its standard error."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process:
         try:
             deadline = time.monotonic() + PATIENCE
             while not accepts(path):

@@ -1,8 +1,9 @@
-"""A week's worth of requests in some minutes: `python bench/soak.py [--requests COUNT]`, on Linux.
+"""A week's worth of requests in some minutes: `python bench/soak.py [--bridge] [--requests COUNT]`, on Linux.
 
 Fifty clients at once ask our agent, as people start it, for all there is (see mixed.py): they list and sign, add keys
 with and without limits and remove them, bind sessions, lock and unlock, talk nonsense, and hang up in the middle. Every
-answer has to be right, and memory is not to grow. How far it is stands on standard error; the result is as run.py's,
+answer has to be right, and memory is not to grow. With `--bridge` they ask through one, and it is the bridge whose
+memory is looked at. How far it is stands on standard error; the result is as run.py's,
 and the exit status 1 where something was wrong.
 """
 
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray, RawValue
 from statistics import median
@@ -103,7 +105,7 @@ def level(looks: list[Look], begin: int, end: int) -> float:
     return median([one.memory for one in looks if begin <= one.count <= end] or [looks[-1].memory])
 
 
-def judged(looks: list[Look], total: int) -> list[Result]:
+def judged(name: str, looks: list[Look], total: int) -> list[Result]:
     """What the looks say."""
     first, last = looks[0], looks[-1]
     seconds = last.moment - first.moment
@@ -112,11 +114,11 @@ def judged(looks: list[Look], total: int) -> list[Result]:
     return [
         Result("requests of 50 clients", "answered, and rightly", float(last.count), "", "", "all", True),
         Result("requests of 50 clients", "rate", last.count / seconds, "per second"),
-        Result("the agent", "share of a processor", (last.computed - first.computed) / seconds * 100, "%"),
-        Result("the agent", "memory from 10 to 40 %", early, "MB"),
-        Result("the agent", "peak memory", max(one.memory for one in looks), "MB"),
+        Result(name, "share of a processor", (last.computed - first.computed) / seconds * 100, "%"),
+        Result(name, "memory from 10 to 40 %", early, "MB"),
+        Result(name, "peak memory", max(one.memory for one in looks), "MB"),
         Result(
-            "the agent", "memory from 70 to 100 %", late, "MB", f"{grown:+.1f} MB", f"<= +{GROWTH:.0f} MB",
+            name, "memory from 70 to 100 %", late, "MB", f"{grown:+.1f} MB", f"<= +{GROWTH:.0f} MB",
             grown <= GROWTH,
         ),
     ]  # fmt: skip
@@ -126,10 +128,15 @@ def main() -> None:
     """Have them ask, and print what came of it."""
     arguments = parser("Ask our agent for all there is, a million times.")
     arguments.add_argument("--requests", type=int, default=REQUESTS, help="how many, of all clients together")
+    arguments.add_argument("--bridge", action="store_true", help="ask through a bridge")
     chosen = arguments.parse_args()
     total: int = 5000 if chosen.quick else chosen.requests
     done, locks = RawArray("Q", CLIENTS), RawValue("Q", 0)
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, raw.started(raw.OURS, directory) as agent:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        agent = stack.enter_context(raw.started(raw.OURS, directory))
+        if chosen.bridge:
+            agent = stack.enter_context(raw.bridged("bridge", directory, [agent], "-q"))
         clients: list[BaseProcess] = [
             _processes.Process(target=soak, args=(agent.path, number, total // CLIENTS, done, locks), daemon=True)
             for number in range(CLIENTS)
@@ -140,7 +147,7 @@ def main() -> None:
         with raw.connect(agent.path) as connection:
             if raw.expect(raw.KEYS, connection, raw.LIST)[5:] != bytes(4):
                 raise SystemExit("the agent holds keys that nobody has left there")
-    results = judged(looks, total)
+    results = judged("the bridge" if chosen.bridge else "the agent", looks, total)
     give(results, chosen.json)
     sys.exit(any(result.met is False for result in results))
 
