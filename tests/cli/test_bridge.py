@@ -26,7 +26,6 @@ from pageantry.errors import Refused
 from ..hosts import ed25519_key
 from .serving import Environ, call, failed, lists, openssh, serving, wait_for
 
-
 bridging = functools.partial(serving, command="bridge")
 
 
