@@ -1,8 +1,9 @@
-"""Connections over sockets, on every system: that shutting one down wakes who waits there, and loses nothing before."""
+"""Connections over sockets: that shutting one down wakes who waits there, and loses nothing before; who has left."""
 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,3 +101,59 @@ def test_timeouts_are_those_of_sockets(pair: tuple[Connection, socket.socket]) -
     connection.settimeout(None)
     threading.Timer(0.1, client.sendall, [b"x"]).start()
     assert connection.recv(1) == b"x"
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Connection, socket.socket]]:
+    """Both ends of what agents and their clients are connected by: on Windows TCP, elsewhere UNIX sockets."""
+    one, other = socket.socketpair()
+    with Connection(one.family, one.type, one.proto, one.detach()) as connection, other:
+        yield connection, other
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """What the system may take a moment for."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def test_the_other_end_is_there_until_it_is_closed(ends: tuple[Connection, socket.socket]) -> None:
+    ours, theirs = ends
+    assert not ours.gone()
+    theirs.close()
+    wait_for(ours.gone)
+
+
+def test_what_was_sent_before_is_neither_the_end_nor_lost(ends: tuple[Connection, socket.socket]) -> None:
+    ours, theirs = ends
+    theirs.sendall(b"x" * 1000)
+    assert not ours.gone()
+    theirs.close()
+    if sys.platform != "win32":
+        assert ours.gone()
+    assert len(ours.recv(2000)) == 1000
+    wait_for(ours.gone)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_who_sends_no_more_may_wait_for_replies(ends: tuple[Connection, socket.socket]) -> None:
+    ours, theirs = ends
+    theirs.shutdown(socket.SHUT_WR)
+    assert not ours.gone()
+
+
+def test_a_connection_that_was_closed_here_has_nobody_at_its_other_end(ends: tuple[Connection, socket.socket]) -> None:
+    ends[0].close()
+    assert ends[0].gone()
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 30])
+def test_a_look_waits_for_nothing(ends: tuple[Connection, socket.socket], timeout: float | None) -> None:
+    ours, _ = ends
+    ours.settimeout(timeout)
+    start = time.monotonic()
+    assert not ours.gone()
+    assert time.monotonic() - start < 10
+    assert ours.gettimeout() == timeout

@@ -1,9 +1,8 @@
-"""Who has connected to a socket of ours, and whether he is still there."""
+"""Who has connected to a socket of ours."""
 
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 
@@ -51,18 +50,6 @@ def caller(connection: socket.socket) -> Caller | None:
     """Who has made a connection that was just accepted; None where the system does not tell. Raises OSError."""
     found = unix.peer(connection)
     return Caller(found.uid, found.pid) if found else None
-
-
-def gone(connection: socket.socket) -> bool:
-    """Whether the other end of a connection has closed it, be there something left to read or not.
-
-    A client that will send no more, but waits for replies, is not gone.
-    """
-    if connection.fileno() < 0:
-        return True
-    look = select.poll()
-    look.register(connection, select.POLLHUP)
-    return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in look.poll(0))
 
 
 if sys.platform == "linux":

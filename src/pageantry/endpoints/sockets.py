@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 from time import monotonic
@@ -56,12 +57,10 @@ if sys.platform == "win32":
 
         def _wait(self, timeout: float | None, *, reading: bool) -> None:
             """Wait until it can be read from, or written to, which it also can at its end. Raises OSError."""
-            from select import select
-
             if timeout == 0 or self.fileno() < 0:
                 return
             mine = [self]
-            if not any(select(mine if reading else (), () if reading else mine, (), timeout)):
+            if not any(select.select(mine if reading else (), () if reading else mine, (), timeout)):
                 raise TimeoutError("timed out")
 
 else:
@@ -78,22 +77,25 @@ class Connection(_Socket):
 
         A client that will send no more, but waits for replies, is not gone; on Windows, which cannot tell, it is.
         """
-        if sys.platform == "win32":
-            return _at_end(self)
-        else:  # noqa: RET505 - so that type checkers know what is for which system
-            from . import callers
-
-            return callers.gone(self)
+        return _gone(self)
 
 
-def _at_end(connection: socket.socket) -> bool:
-    """Whether nothing will come any more; without waiting."""
-    from select import select
+if sys.platform == "win32":
 
-    try:
-        return bool(select([connection], (), (), 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
-    except (OSError, ValueError):  # reset, or closed here
-        return True
+    def _gone(connection: socket.socket) -> bool:
+        try:
+            return bool(select.select([connection], (), (), 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
+        except (OSError, ValueError):  # reset, or closed here
+            return True
+
+else:
+
+    def _gone(connection: socket.socket) -> bool:
+        if connection.fileno() < 0:
+            return True
+        look = select.poll()
+        look.register(connection, select.POLLHUP)
+        return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in look.poll(0))
 
 
 def process(pid: int) -> tuple[winpipe.Peer, bool]:
