@@ -91,8 +91,14 @@ def test_each_bind_adds_a_host_to_the_path() -> None:
 
 
 def test_an_attempt_leaves_what_is_bound() -> None:
-    assert LOCAL.attempt() == Path(True, ())
-    assert bound(A, B).attempt() == bound(A, B)
+    assert LOCAL.attempt() == Path(True, (), True)
+    path = bound(A, B)
+    assert path.attempt() == Path(True, path.binds, True)
+
+
+def test_a_failed_attempt_is_not_forgotten_for_a_later_bind() -> None:
+    path = LOCAL.attempt().bind(binding(A, ID, False))
+    assert path == Path(True, (Bind(A.public, ID, False),), True)
 
 
 @pytest.mark.parametrize("key", [A, rsa_key(), rsa_key(1024), ecdsa_key(4), security_key(5)], ids=repr)

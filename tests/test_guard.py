@@ -495,6 +495,36 @@ def test_beyond_a_host_that_the_agent_is_forwarded_to_there_may_be_the_right_one
     assert guard.sign(data=userauth(WORK.public, OTHER_SID, "git", HOST.public))
 
 
+def test_a_forwarded_host_does_not_pass_another_one_s_session_for_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever has the key of GATE can sign any session with it, say that of a login at HOST."""
+    known(monkeypatch, tmp_path, *NAMES)
+    theirs = userauth(WORK.public, OTHER_SID, "git")
+    person = Scripted()
+    strict, asking = Guarded(rule("allow", "host = 'gate.example'", default="deny")), Guarded(rule("ask"), person)
+    for guard in (strict, asking):
+        guard.bind(GATE, forwarding=True)
+        guard.bind(GATE, OTHER_SID)
+        assert not guard.sign(data=theirs)
+        assert "at a host that its program did not name" in guard.said[-1]
+    assert "at a host that its program did not name" in person.questions[0]
+    assert strict.sign(data=userauth(WORK.public, OTHER_SID, "git", GATE.public))
+
+
+def test_who_failed_to_prove_where_he_comes_from_is_not_local_for_another_bind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, tmp_path, *NAMES)
+    failing = Extension(SessionBind.name, binding(HOST, SID, True)[:-70] + b"x" * 70)
+    for rules in (rule("deny", "from = 'forwarded'"), rule("allow", "host = 'gate.example'", default="deny")):
+        guard = Guarded(rules)
+        guard.ask(failing)
+        guard.bind(GATE, OTHER_SID)
+        assert not guard.sign(data=userauth(WORK.public, OTHER_SID, "git"))
+        assert "not known, as it could not be proven" in guard.said[-1]
+
+
 @pytest.mark.parametrize("pattern", [HOST.public.fingerprint(), "git.example"])
 def test_a_host_with_a_certificate_is_known_by_its_plain_key(
     pattern: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

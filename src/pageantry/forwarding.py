@@ -64,15 +64,17 @@ class Bind(Struct):
 class Path(Struct):
     """The sessions that one connection is bound to, from this machine outwards; none where its user is local.
 
-    `attempted` is whether binding was tried: a connection for which that failed is not a local one.
+    `attempted` is whether binding was tried: a connection for which that failed is not a local one. `failed` is whether
+    it ever failed, so that there may be a host on the way that is not among the binds.
     """
 
     attempted: bool = False
     binds: tuple[Bind, ...] = ()
+    failed: bool = False
 
     def attempt(self) -> Path:
         """The same path, marked as one with an attempt to bind it. It is what remains when `bind` raises."""
-        return Path(True, self.binds)
+        return Path(True, self.binds, True)
 
     def bind(self, contents: bytes) -> Path:
         """The path after a session-bind with these contents.
@@ -102,7 +104,7 @@ class Path(Struct):
                 raise _unbound("the session is bound to this connection already, with another host's key")
         if len(self.binds) >= MAX_BINDS:
             raise _unbound(f"the connection is bound to {MAX_BINDS} sessions already")
-        return Path(True, (*self.binds, new))
+        return Path(True, (*self.binds, new), self.failed)
 
 
 def _unbound(why: str) -> Refused:
@@ -144,6 +146,19 @@ def login(key: PublicKey, data: bytes) -> Login | None:
     except WireError:
         return None
     return Login(user.decode("utf-8", "surrogateescape"), session_id, host_key)
+
+
+def destination(wanted: Login, path: Path) -> PublicKey | None:
+    """The key of the host that a login is for; None where that is not known.
+
+    A login that does not name its host is for the one whose session was bound, if nobody else can have bound it: a host
+    that the agent is forwarded to could sign another host's session as its own, and pass that off for a login there.
+    That is why OpenSSH's agent, too, wants the host's name in what is asked for from beyond one.
+    """
+    if wanted.host_key or path.failed or len(path.binds) != 1:
+        return wanted.host_key
+    (bind,) = path.binds
+    return bind.host_key if bind.session_id == wanted.session_id and not bind.forwarding else None
 
 
 def check_limits(limits: RestrictDestination) -> None:

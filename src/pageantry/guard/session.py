@@ -141,7 +141,7 @@ class _Guarded:
         """A request over this connection, as far as that is known before there is a login."""
         program = self._peer.program if self._peer and "programs" in rules.needs else ""
         binds = self._path.binds
-        forwarded = any(bind.forwarding for bind in binds) if binds or not self._path.attempted else None
+        forwarded = True if any(bind.forwarding for bind in binds) else None if self._path.failed else False
         host = None
         if "hosts" in rules.needs and binds and not binds[-1].forwarding:
             host = _host(binds[-1].host_key)
@@ -155,9 +155,8 @@ class _Guarded:
         if login is None:
             kind = False if asked.data.startswith(_SSHSIG) else None
             return Request("sign", key, before.program, before.forwarded, kind, None, None)
-        bound = (bind.host_key for bind in self._path.binds if bind.session_id == login.session_id)
-        host_key = login.host_key or next(bound, None)
-        host = _host(host_key) if host_key and "hosts" in rules.needs else None
+        host_key = forwarding.destination(login, self._path) if "hosts" in rules.needs else None
+        host = _host(host_key) if host_key else None
         return Request("sign", key, before.program, before.forwarded, True, login.user, host)
 
     # What passes

@@ -78,7 +78,7 @@ def way(path: Path, limits: RestrictDestination | None) -> str:
     hops = [host(bind.host_key, limits) for bind in path.binds if bind.forwarding]
     if hops:
         return " > ".join(("this computer", *hops))
-    return "not known, as it could not be proven" if path.attempted and not path.binds else ""
+    return "not known, as it could not be proven" if path.failed else ""
 
 
 def confirmation(held: Key, data: bytes, path: Path, peer: Peer | None) -> str:
@@ -110,8 +110,7 @@ def host(key: PublicKey, limits: RestrictDestination | None) -> str:
 
 def _destination(login: Login, path: Path, limits: RestrictDestination | None) -> str:
     """The host that a login is for: by its request, or by what its connection was bound to."""
-    bound = (bind.host_key for bind in path.binds if bind.session_id == login.session_id)
-    key = login.host_key or next(bound, None)
+    key = forwarding.destination(login, path)
     return host(key, limits) if key else "a host that its program did not name"
 
 
