@@ -17,7 +17,7 @@ from . import sessions
 from .agent import Agent
 from .client import Client
 from .endpoints import CONNECT_TIMEOUT
-from .errors import AgentError, Error, Refused, Unsupported, WireError
+from .errors import AgentError, BadReply, Error, Refused, Unsupported, WireError
 from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion
 from .messages import Extension, ExtensionFailure, ExtensionResponse, frame
 
@@ -110,17 +110,15 @@ class _Way:
     def connect(self, timeout: float = CONNECT_TIMEOUT) -> Connection:
         """A connection to the agent, once it is known not to lead here. Raises `Unreachable`, `Loop`."""
         connection = self._endpoint.connect(timeout)
-        try:
-            pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
-            if pid not in self._asked:
-                if pid == os.getpid():
-                    raise Loop(f"{self.address} is this bridge itself")
-                self.ask((), timeout)
-                self._asked.add(pid)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
+        if pid in self._asked:
+            return connection
+        connection.close()  # before another one is opened: some agents serve one client at a time
+        if pid == os.getpid():
+            raise Loop(f"{self.address} is this bridge itself")
+        self.ask((), timeout)
+        self._asked.add(pid)
+        return self._endpoint.connect(timeout)
 
     def ask(self, before: tuple[bytes, ...], timeout: float) -> None:
         """Ask who is behind the agent, over a connection of its own, as some hang up on what they do not know.
@@ -131,8 +129,8 @@ class _Way:
         with Client(self._endpoint.connect, self.address, timeout) as client:
             try:
                 client.extension(BRIDGE, question.encode())
-            except Unsupported:
-                pass  # it is an agent
+            except (BadReply, Unsupported):
+                pass  # it is an agent, and no bridge
             except Refused:
                 raise Loop(f"the bridge at {self.address} leads back here, or over too many others") from None
 

@@ -38,7 +38,7 @@ class Sshd:
         self.authorized = home / "authorized"
 
 
-def _outside(command: str) -> None:
+def outside(command: str) -> None:
     """Have the system's own shell do it. That is no process of Windows': there are no handles of it, and no end."""
     import _winapi
 
@@ -46,7 +46,7 @@ def _outside(command: str) -> None:
     _winapi.CreateProcess(None, line, None, None, False, 0, None, None, None)  # type: ignore[arg-type,unused-ignore]
 
 
-def _path(path: Path) -> str:
+def outside_path(path: Path) -> str:
     """A path as that system knows it."""
     assert path.drive == "Z:"
     return shlex.quote(path.as_posix()[2:])
@@ -60,8 +60,8 @@ def running(home: Path) -> Iterator[Sshd]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     (home / "authorized").touch()
-    (home / "script").write_text(_SCRIPT.format(home=_path(home), sshd=_SSHD, port=port), newline="\n")
-    _outside(f"sh {_path(home / 'script')}")
+    (home / "script").write_text(_SCRIPT.format(home=outside_path(home), sshd=_SSHD, port=port), newline="\n")
+    outside(f"sh {outside_path(home / 'script')}")
     try:
         deadline = time.monotonic() + 30
         while not ((home / "ready").exists() and (home / "pid").exists()):
@@ -69,4 +69,4 @@ def running(home: Path) -> Iterator[Sshd]:
             time.sleep(0.05)
         yield Sshd(home, port)
     finally:
-        _outside(f"kill $(cat {_path(home / 'pid')})")
+        outside(f"kill $(cat {outside_path(home / 'pid')})")
