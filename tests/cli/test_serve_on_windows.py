@@ -58,6 +58,32 @@ def test_it_serves_a_pipe_and_says_so_in_powershell_s_words(name: str, tmp_path:
     wait_for(lambda: not winpipe.exists(name), "the pipe is left")
 
 
+def test_a_name_with_quotes_stays_one_in_powershell_s_words(name: str) -> None:
+    with serving(f"O'Brien\u2019s-{name}") as (_, said):
+        assert said == f"$env:SSH_AUTH_SOCK = '\\\\.\\pipe\\O''Brien\u2019\u2019s-{name}'\n"
+
+
+def test_openssh_is_led_to_a_pipe_wherever_else_it_listens(name: str, tmp_path: Path) -> None:
+    words = "--openssh-config", tmp_path / "config", "--listen", f"pipe:{name}"
+    command = [*PROGRAM, "serve", "--listen", f"assuan:{tmp_path / 'agent'}", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == f"$env:SSH_AUTH_SOCK = '\\\\.\\pipe\\{name}'\n"
+        finally:
+            process.kill()
+    assert (tmp_path / "config").read_text() == f'IdentityAgent "//./pipe/{name}"\n'
+
+
+def test_openssh_is_not_led_to_a_window(tmp_path: Path) -> None:
+    command = [*PROGRAM, "serve", "--listen", "pageant-window", "--openssh-config", str(tmp_path / "config")]
+    with open(tmp_path / "errors", "wb") as errors:  # no pipe, as Wine's desktop may begin with this, and have it open
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=errors, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "OpenSSH has no way through Pageant's window" in (tmp_path / "errors").read_text()
+    assert not (tmp_path / "config").exists()
+
+
 def test_ctrl_break_ends_it_cleanly(name: str, wine: bool) -> None:
     if wine:
         pytest.skip("Wine has no console there that Ctrl-Break could come from")

@@ -182,6 +182,12 @@ def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) ->
         (["--log", "agent.log"], "agent.log is looked for from where the session starts"),
         (["--openssh-config", "config"], "config is looked for from where the session starts"),
         (["C:\\there is none"], "C:\\there is none"),
+        (["--listen", "assuan:agent"], "agent is looked for from where the session starts"),
+        (["--never-ask", "there\\agent"], "there\\agent is looked for from where the session starts"),
+        (["--listen", "stdio:ssh host"], "an agent cannot be served at stdio:ssh host"),
+        (["--never-ask", "keys:C:\\key"], "an agent cannot be served at keys:C:\\key"),
+        (["--openssh-config", "C:\\"], "C:\\ cannot be read"),
+        (["--remember", "-t", "8h"], "keys that all have a lifetime cannot be remembered"),
         (["--listen", "pageant", "--", "git", "push"], "an agent for a command ends with it"),
     ],
 )

@@ -28,7 +28,7 @@ class Config:
         Raises `Error` where the file has other settings, where it cannot be written, or where `place` cannot be said.
         """
         line = _line(place)
-        self._check()
+        self.check()
         try:
             self._write(line)
         except OSError as error:
@@ -46,7 +46,8 @@ class Config:
         except OSError:
             pass  # it is gone, or not to be written any more
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """See whether the line may be written; `Error` if not."""
         try:
             found = [line for line in self._read().splitlines() if line.strip()]
         except FileNotFoundError:

@@ -130,20 +130,25 @@ def _checked(options: Sequence[str]) -> dict[str, Any]:
 
     Raises `Error`, and what click raises for wrong usage.
     """
-    from ..endpoints import parse
+    from ..endpoints import PATHS, listening
     from ..keys.files import read
+    from .openssh_config import Config
     from .serve import serve
 
     if "--" in options:
         raise Error("an agent for a command ends with it", "leave the second -- and what follows it away")
     given = serve.make_context("pageantry serve", list(options)).params
-    for path in (*given["files"], given["openssh_config"], given["log"]):
-        if path and not os.path.isabs(path):
+    places = {address: listening.check(address) for address in (*given["listen"], *given["never_ask"])}
+    sockets = [address.removeprefix(f"{one.kind}:") for address, one in places.items() if one and one.kind in PATHS]
+    for path in (*given["files"], *sockets, given["openssh_config"], given["log"]):
+        if path and not os.path.isabs(os.path.expanduser(path)):
             raise Error(f"{path} is looked for from where the session starts, not from here", "give the whole path")
     for path in given["files"]:
         read(path)
-    for address in (*given["listen"], *given["never_ask"]):
-        parse(address)
+    if given["openssh_config"]:
+        Config(given["openssh_config"]).check()
+    if given["remember"] and given["lifetime"]:
+        raise Error("keys that all have a lifetime cannot be remembered", "leave out --remember or --lifetime")
     return given
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 
 import click
 
+from ..errors import Error
 from .log import not_stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
+    from typing import Final
 
     from ..endpoints.listening import Listener
     from ..prompts import Way
     from .log import Log
+
+_PIPE: Final = "\\\\.\\pipe\\"
 
 
 def listen(addresses: Sequence[str]) -> list[Listener]:
@@ -46,10 +51,13 @@ def announce(
 ) -> None:
     """Tell OpenSSH and the person where it listens; `stack` takes back what the former was told."""
     places = [listener.path for listener in listeners]
-    path = next((place for place in places if place != "pageant-window"), "")  # what SSH_AUTH_SOCK can have
-    if openssh_config and path:
+    paths = [place for place in places if place != "pageant-window"]  # what SSH_AUTH_SOCK can have
+    path = min(paths, key=lambda place: not place.startswith(_PIPE), default="")  # OpenSSH for Windows has pipes alone
+    if openssh_config:
         from .openssh_config import Config
 
+        if not path:
+            raise Error("OpenSSH has no way through Pageant's window", "listen at a pipe, too: pageant, pipe:NAME")
         config = Config(openssh_config)
         stack.callback(config.close)
         if (line := config.lead(path)) and log:
@@ -84,7 +92,9 @@ def ways(log: Log | None, *, terminal: bool) -> list[Way]:
 if sys.platform == "win32":
 
     def _setting(place: str) -> str:
-        return f"$env:SSH_AUTH_SOCK = '{place}'"
+        """As PowerShell has it, which takes five characters for the end of what is quoted, and two of them for one."""
+        quoted = re.sub("['\u2018-\u201b]", lambda found: 2 * found[0], place)
+        return f"$env:SSH_AUTH_SOCK = '{quoted}'"
 
 else:
 

@@ -48,10 +48,11 @@ def listen(address: str, ended: Callable[[], object] | None = None) -> list[List
     pageant (two listeners), pageant-pipe, pageant-window, assuan:PATH, cygwin:PATH, and winsock:PATH or a path. Raises
     `AddressError` for others, `Error` where somebody else listens, OSError.
     """
-    return _listen(address, _endpoint(address), ended)
+    return _listen(address, check(address), ended)
 
 
-def _endpoint(address: str) -> Endpoint | None:
+def check(address: str) -> Endpoint | None:
+    """What `address` names, if an agent can be served there; None for a socket of launchd's. Raises `AddressError`."""
     kind, colon, _ = address.partition(":")
     if colon and kind == "launchd" and sys.platform != "win32":
         return None
