@@ -320,15 +320,23 @@ def test_nothing_is_bound_for_nobody(served: Served) -> None:
 def test_a_second_thread_of_a_process_binds_nothing_as_long_as_that_lives(served: Served) -> None:
     assert served.bind(1, binding(OTHER, b"1", True)) == SUCCESS
     for thread in (2, 3):
-        assert served.bind(thread, binding(GATE, b"2", False)) == FAILURE
+        assert served.bind(thread, binding(GATE, b"2", False)) != SUCCESS
         assert not served.signs(thread, userauth(BOUND.public, b"2", "me", GATE.public))
     served.threads.end(1)
     for thread in (1, 2, 4):  # the number may be another thread's by now
-        assert served.bind(thread, binding(GATE, b"2", False)) == FAILURE
+        assert served.bind(thread, binding(GATE, b"2", False)) != SUCCESS
         assert not served.signs(thread, userauth(BOUND.public, b"2", "me", GATE.public))
     served.threads.end_process(1)
     assert served.bind(4, binding(GATE, b"2", False)) == SUCCESS
     assert served.signs(4, userauth(BOUND.public, b"2", "me", GATE.public))
+
+
+def test_a_second_thread_that_wants_to_bind_is_no_local_one_any_more(served: Served) -> None:
+    assert served.bind(1, binding(GATE, b"1", False)) == SUCCESS
+    assert served.sees(2) == {b"alice", b"bound"}
+    assert served.bind(2, binding(OTHER, b"2", True)) != SUCCESS
+    assert served.sees(2) == {b"alice"}
+    assert served.sees(1) == served.sees(3) == {b"alice", b"bound"}
 
 
 _NAMES = st.sampled_from([named(1), named(2), named(3), named(200_000), NOBODY])
@@ -360,7 +368,7 @@ def test_a_host_gets_no_key_beyond_it_from_whichever_thread_its_agent_is_forward
 def test_a_binding_that_failed_is_one_too(served: Served) -> None:
     assert served.bind(1, b"nonsense") != SUCCESS
     assert served.sees(1) == {b"alice"}
-    assert served.bind(2, binding(GATE, b"1", False)) == FAILURE
+    assert served.bind(2, binding(GATE, b"1", False)) != SUCCESS
 
 
 def test_what_was_bound_does_not_come_back_when_its_connection_is_lost(served: Served) -> None:
@@ -395,8 +403,8 @@ def test_who_has_bound_something_does_not_go_and_once_there_is_no_room_nobody_ne
     assert not any(thread.closed for _, thread in served.threads.opened)
     for pid in range(1, 1 + MAX_THREADS):
         served.threads.end_process(pid)
-    assert served.bind(9_001, binding(GATE, b"1", False)) == FAILURE
-    assert served.sees(9_001) == {b"alice", b"bound"}
+    assert served.bind(9_001, binding(GATE, b"1", False)) != SUCCESS
+    assert served.sees(9_001) == {b"alice"}
     assert len(served.listener._clients) == 1
 
 

@@ -19,7 +19,8 @@ nothing is known of, as by every local program, but sign on connections alone th
 - of a process, only the first thread that asks to can: with a second one, a program that hands a client's requests on
   from changing threads would have a new start for each, with none of the hosts before it. For the same reason that
   holds until the process ends, and what was bound does not come back when its connection is lost: then that thread gets
-  nothing but FAILURE;
+  nothing but FAILURE. A further thread that asks to is no local one from then on, as any connection for which that
+  has failed, and sees no such key;
 - a session that is bound only adds to the way that a thread's requests are judged by. Who binds in another thread's
   name takes something from that one, and gets nothing. A program that hands several clients on from one thread has the
   hosts of all of them on that one way.
@@ -83,6 +84,8 @@ _LOOK: Final = 5.0
 _MAX_SPARE: Final = 4
 _FAILURE: Final = frame(Failure().payload())
 _SESSION_BIND: Final = Extension(SessionBind.name).payload()
+#: One that fails, after which a connection is no local one any more.
+_NO_BIND: Final = frame(_SESSION_BIND)
 _PREFIX: Final = b"PageantRequest"
 
 
@@ -286,6 +289,8 @@ class Listener:
             connection = None if self.closed else self._connection(thread_of(name), binds)
             if connection is None:
                 return _FAILURE
+            if binds and not self._may_bind(connection):
+                request = _NO_BIND
             if connection not in self._open:
                 self._open.add(connection)
                 self._arrived.append(connection)
@@ -301,8 +306,8 @@ class Listener:
         return reply
 
     def _connection(self, number: int | None, binds: bool) -> Connection | None:
-        """That of a thread, or a new one; None where a session is to be bound that cannot be, or the one is lost that
-        one was bound to.
+        """That of a thread, or a new one; None where one of nobody is to be bound, or the one is lost that one was
+        bound to.
         """
         client = self._client(number) if number else None
         if client is None:
@@ -317,7 +322,12 @@ class Listener:
             self._open.discard(client.connection)
             client.connection = Connection(client.thread)
         client.connection.used = monotonic()  # so that nobody makes room of it
-        return None if client.connection.closed or (binds and not bound) else client.connection
+        return None if client.connection.closed else client.connection
+
+    def _may_bind(self, connection: Connection) -> bool:
+        """Whether it is that of the thread of its process which can."""
+        bound = connection.thread and self._bound.get(connection.thread.peer.pid)
+        return bool(bound and bound.connection is connection)
 
     def _nobodys(self) -> Connection:
         """A connection that nobody uses now."""
