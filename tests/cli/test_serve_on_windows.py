@@ -107,6 +107,21 @@ def test_a_command_has_an_agent_as_long_as_it_runs(name: str, tmp_path: Path) ->
     wait_for(lambda: not winpipe.exists(name), "the pipe is left")
 
 
+READS = """
+import ctypes, os
+OpenProcess = ctypes.WinDLL("kernel32").OpenProcess
+OpenProcess.restype = ctypes.c_void_p
+print(bool(OpenProcess(0x10, False, os.getppid())))  # PROCESS_VM_READ
+"""
+
+
+def test_a_command_s_agent_is_closed_to_others_when_asked_for(name: str) -> None:
+    words = "--listen", f"pipe:{name}", "--", sys.executable, "-c", READS
+    assert call(ENVIRON, "serve", *words).stdout == "True\n", "or else this shows nothing"
+    done = call(ENVIRON, "serve", "--restrict-acl", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+
+
 def test_two_do_not_serve_one_pipe(name: str, wine: bool) -> None:
     if wine:
         pytest.skip("Wine lets anybody create a pipe's first instance a second time")

@@ -15,7 +15,7 @@ from .common import as_seconds, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final
 
     from ..endpoints.listening import Listener
@@ -103,7 +103,7 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
         with ExitStack() as stack:
             log = None if options.quiet and not options.log else stack.enter_context(Log(options.log))
             if options.restrict_acl:
-                _restrict(log)
+                _restrict(log.say if log else None)
             steps = _Serving(options, log, serving.ways(log, terminal=True), stack)
             agent_process.run(steps.begin, log.say if log else None, ready=steps.ready)
             if log:
@@ -114,6 +114,8 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     else:  # it has the terminal for itself, too
         if sys.platform != "win32":
             hardening.hide()  # and no more: this process becomes the command, which may have its core files
+        if options.restrict_acl:
+            _restrict(say)
         agent_process.beside(command, _Serving(options, None, serving.ways(None, terminal=False), new=True).begin)
 
 
@@ -184,12 +186,12 @@ def _load(keyring: Keyring, path: str) -> None:
 
 if sys.platform == "win32":
 
-    def _restrict(log: Log | None) -> None:
+    def _restrict(tell: Callable[[str], object] | None) -> None:
         from ..hardening import restrict
 
         for line in restrict():
-            if log:
-                log.say(line)
+            if tell:
+                tell(line)
 
     def _unnamed(*, new: bool) -> list[Listener]:
         """Where everybody looks; or, for a command alone, where nobody does."""
@@ -199,7 +201,7 @@ if sys.platform == "win32":
 
 else:
 
-    def _restrict(log: Log | None) -> None:
+    def _restrict(tell: Callable[[str], object] | None) -> None:
         """Nothing: it is always so."""
 
     def _unnamed(*, new: bool) -> list[Listener]:
