@@ -102,7 +102,8 @@ class Exchange:
             if self.comment
             else self.fingerprint and f" {self.fingerprint}"
         )
-        login = f' to log in as "{self.user}"' if self.user else ""
+        user = self.user.replace('"', '\\"')
+        login = f' to log in as "{user}"' if user else ""
         return f"{who(self.peer)}: {self.request}{key}{login}: {self.answer}, {self.seconds * 1000:.1f} ms"
 
     def as_json(self) -> dict[str, object]:
@@ -171,7 +172,9 @@ class _Told:
             exchange.request = _line(message.name)
         elif isinstance(message, AddIdentity | AddIdentityConstrained):
             exchange.fingerprint = message.key.public.fingerprint()
-            exchange.comment = self._comments[message.key.public.blob] = _line(message.comment)
+            exchange.comment = _line(message.comment)
+            if exchange.answer == _ANSWERS[Success.number]:  # or else anybody could give a key another name here
+                self._comments[message.key.public.blob] = exchange.comment
         elif isinstance(message, SignRequest | RemoveIdentity):
             key = PublicKey(message.key)
             exchange.fingerprint = key.fingerprint()
