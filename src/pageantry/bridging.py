@@ -132,6 +132,10 @@ class _Way:
             except (BadReply, Unsupported):
                 pass  # it is an agent, and no bridge
             except Refused:
+                try:
+                    client.extension(BRIDGE, BridgeQuestion(()).encode())  # which no bridge refuses
+                except (Refused, Unsupported):
+                    return  # it is an agent that says so of whatever it does not know
                 raise Loop(f"the bridge at {self.address} leads back here, or over too many others") from None
 
 

@@ -20,8 +20,12 @@ if sys.platform == "win32":
     pytest.skip("sockets of UNIX; tests/interop/test_bridge_on_windows.py has pipes", allow_module_level=True)
 
 import pageantry
+from pageantry import sessions
 from pageantry.constraints import Lifetime
 from pageantry.errors import Refused
+from pageantry.exposure import Exposure
+from pageantry.keyring import Keyring
+from pageantry.messages import Extension, ExtensionFailure, frame
 
 from ..hosts import ed25519_key
 from .serving import Environ, call, failed, lists, openssh, serving, wait_for
@@ -101,6 +105,24 @@ def test_a_bridge_to_itself_is_refused(environ: Environ, home: Path) -> None:
     assert "is this bridge itself" in done.stderr
     assert done.returncode == 1
     assert not (home / "here").exists()
+
+
+def test_an_agent_that_fails_at_what_it_does_not_know_is_no_loop(environ: Environ, home: Path) -> None:
+    """Some answer any extension with EXTENSION_FAILURE, as a bridge does that leads back."""
+    keyring = Keyring()
+    keyring.add(ed25519_key(1), "me")
+
+    class Failing(sessions.View):
+        def answer(self, request: bytes) -> bytes:
+            return frame(ExtensionFailure().payload()) if request[4] == Extension.number else super().answer(request)
+
+    with (
+        Exposure(lambda _: Failing(keyring.open(None))) as theirs,
+        bridging(environ, theirs, "--to", home / "ours") as bridge,
+        bridging(environ, home / "ours", "--to", home / "further"),
+    ):
+        assert lists(home / "further") == ["me"]
+        assert "leads" not in "".join(bridge.log)
 
 
 def test_a_ring_of_bridges_is_refused_where_it_closes_and_the_others_go_on(environ: Environ, home: Path) -> None:
