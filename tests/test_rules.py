@@ -433,6 +433,22 @@ def test_once_the_host_is_known_keys_for_other_hosts_are_not_shown() -> None:
     assert found.shows(Request("list", key, host=Host(ONE, ("two",)))).action is DENY
 
 
+def test_a_pattern_that_known_hosts_has_for_names_is_a_name_of_which_only_part_is_known() -> None:
+    def asked(host: str, *names: str) -> Action:
+        found = rules(f"default = 'ask'\n[[rule]]\nhost='{host}'\naction='deny'\n[[rule]]\naction='allow'")
+        return found.judge(Request("sign", Key(ONE, ""), login=True, user="x", host=Host(OTHER, names))).action
+
+    assert asked("git.example", "*.example") is DENY, "it may be that one"
+    assert asked("git.example", "*.example", "!git.example") is DENY, "this much is not known"
+    assert asked("*.example", "*.EXAMPLE") is DENY
+    assert asked("git.*", "*.example") is DENY
+    assert asked("git.example", "other.example") is ALLOW
+    found = rules("default = 'deny'\n[[rule]]\nhost=['git.example', '?.example']\naction='allow'")
+    for names in (("*.example",), ("git.example",)):
+        request = Request("sign", Key(ONE, ""), login=True, user="x", host=Host(OTHER, names))
+        assert found.judge(request).action is (ALLOW if names == ("git.example",) else DENY)
+
+
 def test_hosts_are_known_by_names_in_clear_hashed_ones_and_fingerprints() -> None:
     salt = b"some salt"
     hashed = "|1|" + "|".join(
@@ -470,6 +486,14 @@ def test_a_program_is_known_by_its_path_or_the_last_part_of_it(monkeypatch: pyte
     found = [rules(f"{D}[[rule]]\nprogram='{one}'\naction='allow'") for one in ("SSH.exe", "c:\\*\\ssh.EXE")]
     assert asked("C:\\Windows\\ssh.exe") == [True, True]
     assert asked("C:\\ssh.exe") == [True, False]
+
+
+def test_many_rules_with_many_patterns_are_checked_in_seconds() -> None:
+    began = monotonic()
+    for pattern in ("h{}.{}.*", "*.h{}.{}"):
+        hosts = (str([pattern.format(number, index) for index in range(20)]) for number in range(100))
+        rules(D + "".join(f"[[rule]]\nhost={host}\naction='allow'\n" for host in hosts))
+    assert monotonic() - began < 8
 
 
 def test_a_thousand_rules_for_keys_cost_a_signature_next_to_nothing() -> None:

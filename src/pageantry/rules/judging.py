@@ -13,13 +13,12 @@ from binascii import a2b_base64
 from enum import IntEnum
 
 from ..wire import Struct
+from .patterns import Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import Final
-
-    from .patterns import Pattern
 
 #: What a request can be; those of the first four are about a key.
 MESSAGES: Final = ("list", "sign", "add", "remove", "lock", "extension", "other")
@@ -165,11 +164,13 @@ def _is_host(pattern: Pattern, host: Host) -> bool | None:
     if pattern.is_fingerprint:
         return pattern.matches(host.fingerprint)
     hashed = [name for name in host.names if name.startswith("|")]
-    if any(pattern.matches(name) for name in host.names if not name.startswith(("|", "!"))):
+    clear = [name for name in host.names if not name.startswith(("|", "!"))]
+    wild = [name for name in clear if "*" in name or "?" in name]  # it can have patterns itself: sshd(8)
+    if any(pattern.covers(Pattern(name, fold=True)) if name in wild else pattern.matches(name) for name in clear):
         return True
     if pattern.plain:
-        return any(_is_hash(entry, pattern.text) for entry in hashed) or (False if host.names else None)
-    return False if host.names and not hashed else None
+        return any(_is_hash(entry, pattern.text) for entry in hashed) or (None if wild or not host.names else False)
+    return None if wild or hashed or not host.names else False
 
 
 def _is_hash(entry: str, name: str) -> bool:

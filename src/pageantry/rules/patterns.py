@@ -17,7 +17,7 @@ FINGERPRINT: Final = "SHA256:"
 class Pattern:
     """A text in which * is any number of characters and ? any one; or, whole, the fingerprint of a key."""
 
-    __slots__ = ("_expression", "_letters", "fold", "is_fingerprint", "plain", "text")
+    __slots__ = ("_expression", "_start", "_wider", "fold", "is_fingerprint", "plain", "text")
 
     def __init__(self, text: str, *, fold: bool = False) -> None:
         self.text = text.lower() if fold and not text.startswith(FINGERPRINT) else text
@@ -26,6 +26,8 @@ class Pattern:
         #: whether it is one text and no other
         self.plain = self.is_fingerprint or not re.search(r"[*?]", text)
         self._expression = None if self.plain else re.compile(_expression(self.text, "."), re.DOTALL)
+        self._start = re.split(r"[*?]", self.text, maxsplit=1)[0]
+        self._wider: re.Pattern[str] | None = None  # made when needed: to make one takes long
 
     def matches(self, text: str) -> bool:
         """Whether it is all of `text`."""
@@ -37,9 +39,10 @@ class Pattern:
         """Whether it certainly matches whatever the other one does."""
         if self.text == other.text or (self.text and not self.text.strip("*")):
             return True
-        if self.is_fingerprint or other.is_fingerprint:
+        if self.plain or other.is_fingerprint or not other.text.startswith(self._start):
             return False
-        return re.fullmatch(_expression(self.text, "[^*]"), other.text, re.DOTALL) is not None
+        self._wider = self._wider or re.compile(_expression(self.text, "[^*]"), re.DOTALL)
+        return self._wider.fullmatch(other.text) is not None
 
 
 def _expression(pattern: str, one: str) -> str:
