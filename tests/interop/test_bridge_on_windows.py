@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -261,7 +261,12 @@ def test_read_only_keeps_pageant_as_it_is(pageant: object, name: str) -> None:
         running("bridge", "pageant", "--read-only", "--to", f"pipe:{name}"),
         pageantry.connect(f"pipe:{name}") as agent,
     ):
-        for change in (lambda: agent.add(ed25519_key(1)), lambda: agent.remove(keys[0]), agent.remove_all):
+        changes: list[Callable[[], object]] = [
+            lambda: agent.add(ed25519_key(1)),
+            lambda: agent.remove(keys[0]),
+            agent.remove_all,
+        ]
+        for change in changes:
             with pytest.raises(Refused):
                 change()
         assert {one.key for one in agent.identities()} == set(keys)
