@@ -17,7 +17,8 @@ import pytest
 if sys.platform != "win32":
     pytest.skip("runs in the Windows lab, and starts what is to run on Linux from there", allow_module_level=True)
 
-from lab.parts import ROOT, WINE
+from lab.parts import WINE
+from lab.steps import ROOT
 from pageantry import PublicKey
 
 from ..cli.bridging_page import ON_BOTH, lines
