@@ -1,6 +1,7 @@
 """That the benchmarks still run. Their figures need a quiet machine, and more rounds."""
 
 import contextlib
+import ctypes
 import json
 import shutil
 import subprocess
@@ -89,6 +90,25 @@ def test_windows_are_measured_beside_paramiko_and_judged() -> None:
         pytest.skip("an agent of this machine's has Pageant's window")
     judged = {result["candidate"]: result["met"] is not None for result in run("window.py")}
     assert judged == {"paramiko": False, "pageantry": True, "pageantry, unread": False}
+
+
+@on_windows
+def test_our_agent_is_measured_beside_the_real_pageant_and_answers_all_clients_rightly() -> None:
+    from pageantry import winpipe
+    from pageantry.endpoints.pageant import pipe_name
+
+    if not shutil.which("pageant"):
+        pytest.skip("pageant is not installed")
+    if winpipe.exists(pipe_name()):
+        pytest.skip("an agent of this machine's has Pageant's pipe")
+    if sys.platform == "win32":
+        ctypes.windll.user32.GetDesktopWindow()  # has Wine start its desktop, which would keep the bench's output open
+    found = {(result["subject"], result["candidate"]): result["met"] for result in run("pageant.py")}
+    judged = {subject for (subject, candidate), met in found.items() if met is not None}
+    rates = {f"{what}, {way}" for what in ("Ed25519 signatures", "lists of one key") for way in ("pipe", "window")}
+    crowds = {f"{way}, answered rightly" for way in ("200 clients at once, pipe", "20 clients at once, window")}
+    assert judged == rates | crowds
+    assert all(found[subject, "pageantry serve"] for subject in crowds)
 
 
 def test_exec_and_exposed_are_measured() -> None:
