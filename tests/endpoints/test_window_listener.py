@@ -132,7 +132,7 @@ class Served:
 
     def ask(self, name: bytes | int, request: bytes) -> bytes:
         name = named(name) if isinstance(name, int) else name
-        return self.answer(name, frame(request), lambda: False, lambda: None)
+        return self.answer(name, frame(request), lambda: False, lambda _: None)
 
     def sees(self, name: bytes | int) -> set[bytes]:
         listed = decode(self.ask(name, b"\x0b")[4:])
@@ -196,7 +196,7 @@ def begun(connection: Connection, request: bytes, **how: Callable[[], bool]) -> 
     """Ask in a thread; the reply is in the list when that has ended."""
     replies: list[bytes] = []
     left = how.get("left", lambda: False)
-    thread = threading.Thread(target=lambda: replies.append(connection.ask(request, left, lambda: None)))
+    thread = threading.Thread(target=lambda: replies.append(connection.ask(request, left, lambda _: None)))
     thread.start()
     return thread, replies
 
@@ -221,31 +221,40 @@ def test_requests_and_replies_survive_all_pieces(payload: bytes, sizes: list[int
         assert (request, replies) == (whole, [whole])
 
 
-def test_who_waits_longer_than_a_moment_is_told_once_and_who_does_not_is_not() -> None:
+def test_who_waits_is_told_and_once_more_after_a_moment() -> None:
     connection, told = Connection(), []
 
-    def slow() -> None:
-        told.append(connection.recv(100))
-        connection.sendall(SUCCESS)
+    def waits(long: bool) -> None:
+        told.append(long)
+        if long:
+            connection.sendall(connection.recv(100))
 
-    assert connection.ask(LIST, lambda: False, slow) == SUCCESS
-    assert told == [LIST]
+    assert connection.ask(LIST, lambda: False, waits) == LIST
+    assert told == [False, True]
     thread = threading.Thread(target=lambda: connection.sendall(connection.recv(100)))
     thread.start()
-    assert connection.ask(LIST, lambda: False, slow) == LIST
+    assert connection.ask(LIST, lambda: False, waits) == LIST
     thread.join()
-    assert told == [LIST]
+    assert told == [False, True, False]
+
+
+def test_who_is_answered_at_once_does_not_wait() -> None:
+    connection = Connection()
+    told: list[bool] = []
+    connection.offer(lambda request: SUCCESS if request == LIST else None)
+    assert connection.ask(LIST, lambda: False, told.append) == SUCCESS
+    assert told == []
 
 
 def test_a_request_has_a_deadline_and_nothing_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_listener, "DEADLINE", 0.1)
     connection = Connection()
-    assert connection.ask(LIST, lambda: False, lambda: None) == FAILURE
+    assert connection.ask(LIST, lambda: False, lambda _: None) == FAILURE
     assert connection.closed
     assert connection.recv(100) == b""
     with pytest.raises(BrokenPipeError):
         connection.sendall(SUCCESS)
-    assert connection.ask(LIST, lambda: False, lambda: None) == FAILURE
+    assert connection.ask(LIST, lambda: False, lambda _: None) == FAILURE
 
 
 def test_a_client_is_gone_when_it_has_left_or_asks_for_something_else_or_its_thread_has_ended() -> None:
@@ -446,7 +455,7 @@ def test_a_question_is_withdrawn_when_its_client_has_left(served: Served) -> Non
 
     def ask() -> None:
         request = frame(SignRequest(ALICE.public.blob, b"data").payload())
-        replies.append(served.answer(named(1), request, left.is_set, lambda: None))
+        replies.append(served.answer(named(1), request, left.is_set, lambda _: None))
 
     thread = threading.Thread(target=ask)
     thread.start()

@@ -541,7 +541,7 @@ def test_a_length_is_read_once_however_fast_it_changes() -> None:
     owner = _copydata.Target(0, os.getpid())
     handle, name = owner._memory()
     view = _window_memory._MapViewOfFile(handle, 6, 0, 0, 0)
-    memory = _window_memory.Memory(name, {winpipe.user()})
+    memory = _window_memory.Memory(name, _window_memory.owners())
     done = threading.Event()
 
     def change() -> None:

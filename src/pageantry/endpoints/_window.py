@@ -50,6 +50,12 @@ class _WindowClass(ctypes.Structure):
     )
 
 
+class _CopyData(ctypes.Structure):
+    """COPYDATASTRUCT; its data are not text, which would end where it likes."""
+
+    _fields_ = (("dwData", c_size_t), ("cbData", DWORD), ("lpData", c_void_p))
+
+
 class _StationFlags(ctypes.Structure):
     """USEROBJECTFLAGS."""
 
@@ -64,6 +70,7 @@ _CreateWindow = _prototype(
     c_void_p,
 )  # fmt: skip
 _DestroyWindow = _prototype("user32", "DestroyWindow", BOOL, HWND)
+_ReplyMessage = _prototype("user32", "ReplyMessage", BOOL, c_ssize_t)
 _DefWindowProc = _prototype("user32", "DefWindowProcW", c_ssize_t, HWND, UINT, WPARAM, LPARAM)
 _SetTitle = _prototype("user32", "DefWindowProcW", c_ssize_t, HWND, UINT, WPARAM, LPCWSTR)
 _GetMessage = _prototype("user32", "GetMessageW", ctypes.c_int, POINTER(wintypes.MSG), HWND, UINT, UINT)
@@ -158,25 +165,21 @@ class Windows:
             if request is None:
                 memory.put(_FAILURE)
             else:
-                self._begin(window)
-                memory.put(self._answer(name, request, memory.left, lambda: self._keep(window)))
+                memory.put(self._answer(name, request, memory.left, lambda long: self._hold(window, long)))
+                if not window.busy:
+                    _ReplyMessage(1)  # so that the client need not wait until we have let go of the memory
         finally:
             memory.close()
             if window.busy:
                 self._release(window)
         return 1
 
-    def _begin(self, window: _Window) -> None:
-        """A window is busy."""
+    def _hold(self, window: _Window, long: bool) -> None:
+        """A window is busy; and if it is so for `long`, others are to be free, as many as there can be."""
         with self._gate:
             window.busy = True
-            if self._free():
-                window.rename(_AWAY)
-
-    def _keep(self, window: _Window) -> None:
-        """And is so for longer: others are to be free, as many as there can be."""
-        with self._gate:
-            self._provide()
+            if long:
+                self._provide()
             if self._free():
                 window.rename(_AWAY)
 
@@ -288,12 +291,10 @@ def _name(address: int) -> bytes:
     """The name in the COPYDATASTRUCT at this address; empty if there is none, or it is none for us."""
     if not address:
         return b""
-    copied = _copydata._CopyData.from_address(address)
+    copied = _CopyData.from_address(address)
     if copied.dwData != _copydata._MAGIC or not 0 < copied.cbData <= _MAX_NAME:
         return b""
-    place = address + _copydata._CopyData.lpData.offset
-    data = c_void_p.from_address(place).value  # not as text, which ends where it likes
-    name = ctypes.string_at(data, copied.cbData) if data else b""
+    name = ctypes.string_at(copied.lpData, copied.cbData) if copied.lpData else b""
     return name.split(b"\0")[0] if name.endswith(b"\0") else b""
 
 

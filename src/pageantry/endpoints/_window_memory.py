@@ -40,7 +40,6 @@ _MapViewOfFile = _prototype("kernel32", "MapViewOfFile", c_void_p, HANDLE, DWORD
 _UnmapViewOfFile = _prototype("kernel32", "UnmapViewOfFile", BOOL, c_void_p)
 _VirtualQuery = _prototype("kernel32", "VirtualQuery", c_size_t, c_void_p, POINTER(_Region), c_size_t)
 _CloseHandle = _prototype("kernel32", "CloseHandle", BOOL, HANDLE)
-_LocalFree = _prototype("kernel32", "LocalFree", c_void_p, c_void_p)
 _OpenThread = _prototype("kernel32", "OpenThread", HANDLE, DWORD, BOOL, DWORD)
 _GetProcessIdOfThread = _prototype("kernel32", "GetProcessIdOfThread", DWORD, HANDLE)
 _OpenProcess = _prototype("kernel32", "OpenProcess", HANDLE, DWORD, BOOL, DWORD)
@@ -50,11 +49,13 @@ _OpenProcessToken = _prototype("advapi32", "OpenProcessToken", BOOL, HANDLE, DWO
 _TokenInformation = _prototype(
     "advapi32", "GetTokenInformation", BOOL, HANDLE, ctypes.c_int, c_void_p, DWORD, POINTER(DWORD)
 )
-_SecurityInfo = _prototype(
-    "advapi32", "GetSecurityInfo", DWORD, HANDLE, ctypes.c_int, DWORD, POINTER(c_void_p), *(c_void_p,) * 3,
-    POINTER(c_void_p),
-)  # fmt: skip
-_SidToString = _prototype("advapi32", "ConvertSidToStringSidW", BOOL, c_void_p, POINTER(c_void_p))
+_ObjectSecurity = _prototype(
+    "advapi32", "GetKernelObjectSecurity", BOOL, HANDLE, DWORD, c_void_p, DWORD, POINTER(DWORD)
+)
+_DescriptorOwner = _prototype(
+    "advapi32", "GetSecurityDescriptorOwner", BOOL, c_void_p, POINTER(c_void_p), POINTER(BOOL)
+)
+_GetLengthSid = _prototype("advapi32", "GetLengthSid", DWORD, c_void_p)
 
 #: Bytes of the smallest request, a length and a type.
 _LEAST: Final = 5
@@ -63,7 +64,7 @@ _FAILURE: Final = frame(Failure().payload())
 _MAP_WRITE, _MAP_READ, _READ_CONTROL = 2, 4, 0x20000
 _MEM_COMMIT, _PAGE_READWRITE = 0x1000, 4
 _SYNCHRONIZE, _THREAD_QUERY, _PROCESS_QUERY, _TOKEN_QUERY = 0x100000, 0x800, 0x1000, 8  # the limited ones
-_SE_KERNEL_OBJECT, _OWNER_INFORMATION, _TOKEN_OWNER = 6, 1, 4
+_OWNER_INFORMATION, _TOKEN_USER, _TOKEN_OWNER = 1, 1, 4
 _FILE_NOT_FOUND = 2
 
 
@@ -73,7 +74,7 @@ class Memory:
     Whoever has it may change it at any time, so nothing in it is looked at twice.
     """
 
-    def __init__(self, name: bytes, owners: set[str]) -> None:
+    def __init__(self, name: bytes, owners: set[bytes]) -> None:
         handle = _checked(_OpenFileMapping(_MAP_READ | _MAP_WRITE | _READ_CONTROL, False, name))
         try:
             if _owner(handle) not in owners:
@@ -100,9 +101,7 @@ class Memory:
         return head + self._read(4, size) if 0 < size <= min(self._size - 4, MAX_MESSAGE) else None
 
     def _read(self, at: int, size: int) -> bytes:
-        buffer = ctypes.create_string_buffer(size)
-        ctypes.memmove(buffer, self._view + at, size)
-        return buffer.raw
+        return ctypes.string_at(self._view + at, size)
 
     def put(self, reply: bytes) -> None:
         """Put a reply, a whole frame, where the request was; FAILURE where it does not fit."""
@@ -161,41 +160,37 @@ class Thread:
             self._handle = self._process = 0
 
 
-def owners() -> set[str]:
+def owners() -> set[bytes]:
     """To whom the memory of this user's programs belongs: the user, or whom this process makes things for by default.
 
-    For an administrator who acts as one, that is the administrators.
+    For an administrator who acts as one, that is the administrators. They are SIDs as Windows has them in memory.
     """
     token = HANDLE()
     _checked(_OpenProcessToken(_GetCurrentProcess(), _TOKEN_QUERY, byref(token)))
     try:
-        buffer = ctypes.create_string_buffer(256)  # TOKEN_OWNER: the SID's address, then the SID (68 at most)
-        _checked(_TokenInformation(token, _TOKEN_OWNER, buffer, len(buffer), byref(DWORD())))
-        return {winpipe.user(), _text(c_void_p.from_buffer(buffer).value)}
+        return {_of_token(token, _TOKEN_USER), _of_token(token, _TOKEN_OWNER)}
     finally:
         _CloseHandle(token)
 
 
-def _owner(handle: int) -> str:
+def _of_token(token: wintypes.HANDLE, kind: int) -> bytes:
+    """The SID that a token has as its user, or as its owner."""
+    buffer = ctypes.create_string_buffer(256)  # the SID's address, and then the SID (68 at most)
+    _checked(_TokenInformation(token, kind, buffer, len(buffer), byref(DWORD())))
+    return _sid(_checked(c_void_p.from_buffer(buffer).value))
+
+
+def _owner(handle: int) -> bytes:
     """To whom an object of the kernel belongs; empty where that is nobody."""
-    sid, descriptor = c_void_p(), c_void_p()
-    code = _SecurityInfo(handle, _SE_KERNEL_OBJECT, _OWNER_INFORMATION, byref(sid), None, None, None, byref(descriptor))
-    if code:
-        raise ctypes.WinError(code)
-    try:
-        return _text(sid.value) if sid.value else ""
-    finally:
-        _LocalFree(descriptor)
+    sid, descriptor = c_void_p(), ctypes.create_string_buffer(256)  # 20 bytes, then the SID
+    _checked(_ObjectSecurity(handle, _OWNER_INFORMATION, descriptor, len(descriptor), byref(DWORD())))
+    _checked(_DescriptorOwner(descriptor, byref(sid), byref(BOOL())))
+    return _sid(sid.value)
 
 
-def _text(sid: int | None) -> str:
-    """The SID at this address as people write it."""
-    text = c_void_p()
-    _checked(_SidToString(sid, byref(text)))
-    try:
-        return ctypes.wstring_at(text.value or 0)
-    finally:
-        _LocalFree(text)
+def _sid(address: int | None) -> bytes:
+    """The SID at this address; empty where there is none."""
+    return ctypes.string_at(address, _GetLengthSid(address)) if address else b""
 
 
 def _checked(result: Any) -> Any:

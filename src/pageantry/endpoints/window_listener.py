@@ -62,7 +62,7 @@ if TYPE_CHECKING:
             """Let go of both."""
 
     #: What a window asks for the reply to a request, see `Listener.answer`.
-    Answer: TypeAlias = Callable[[bytes, bytes, Callable[[], bool], Callable[[], object]], bytes]
+    Answer: TypeAlias = Callable[[bytes, bytes, Callable[[], bool], Callable[[bool], object]], bytes]
 
     class Windows(Protocol):
         """What takes the requests."""
@@ -128,14 +128,16 @@ class Connection:
         self.closed = False
         self.used = monotonic()
 
-    def ask(self, request: bytes, left: Callable[[], bool], slow: Callable[[], object]) -> bytes:
+    def ask(self, request: bytes, left: Callable[[], bool], waits: Callable[[bool], object]) -> bytes:
         """The reply to `request`, both whole frames; FAILURE where there is none within `DEADLINE`, or this is closed.
 
         `left` tells whether the client has given it up; so it has, too, when it asks for something else meanwhile.
-        `slow` is called if the reply takes more than a `MOMENT`.
+        `waits` is called with False where the reply is not there at once, and then with True if it takes more than a
+        `MOMENT`.
         """
         if not self.closed and not self.busy and (reply := self._at_once(request)):
             return reply
+        waits(False)
         asked = _Request(request, left)
         with self._changed:
             if self.closed:
@@ -146,7 +148,7 @@ class Connection:
             self._changed.notify_all()
             answered = self._changed.wait_for(lambda: asked.reply, MOMENT)
         if not answered:
-            slow()
+            waits(True)
             with self._changed:
                 answered = self._changed.wait_for(lambda: asked.reply, DEADLINE - MOMENT)
         self.used = monotonic()
@@ -282,8 +284,8 @@ class Listener:
             self._clients.clear()
             self._bound.clear()
 
-    def answer(self, name: bytes, request: bytes, left: Callable[[], bool], slow: Callable[[], object]) -> bytes:
-        """The reply to a request that lies in memory of that name; for `left` and `slow` see `Connection.ask`."""
+    def answer(self, name: bytes, request: bytes, left: Callable[[], bool], waits: Callable[[bool], object]) -> bytes:
+        """The reply to a request that lies in memory of that name; for `left` and `waits` see `Connection.ask`."""
         binds = request.startswith(_SESSION_BIND, 4)
         with self._changed:
             connection = None if self.closed else self._connection(thread_of(name), binds)
@@ -295,7 +297,7 @@ class Listener:
                 self._open.add(connection)
                 self._arrived.append(connection)
                 self._changed.notify_all()
-        reply = connection.ask(request, left, slow)
+        reply = connection.ask(request, left, waits)
         with self._changed:
             if not connection.thread and len(self._spare) < _MAX_SPARE:
                 self._spare.append(connection)
