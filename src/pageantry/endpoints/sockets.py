@@ -57,10 +57,14 @@ if sys.platform == "win32":
 
         def _wait(self, timeout: float | None, *, reading: bool) -> None:
             """Wait until it can be read from, or written to, which it also can at its end. Raises OSError."""
-            if timeout == 0 or self.fileno() < 0:
+            if timeout == 0:
                 return
             mine = [self]
-            if not any(select.select(mine if reading else (), () if reading else mine, (), timeout)):
+            try:
+                ready = select.select(mine if reading else (), () if reading else mine, (), timeout)
+            except ValueError:  # it has been closed, as whatever comes next will say
+                return
+            if not any(ready):
                 raise TimeoutError("timed out")
 
 else:
