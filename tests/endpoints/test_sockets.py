@@ -51,18 +51,18 @@ def test_shutting_down_wakes_who_waits_in_another_thread(
     assert ended[0] == b"" or isinstance(ended[0], OSError)
 
 
-def test_one_that_is_closed_just_before_it_is_waited_for_fails_as_any_does() -> None:
+@pytest.mark.parametrize("act", [lambda one: one.recv(1), lambda one: one.sendall(b"1")], ids=["recv", "sendall"])
+def test_one_that_is_closed_just_before_it_is_waited_for_fails_as_any_does(act: Callable[[Connection], object]) -> None:
     class Closing(Connection):
         def fileno(self) -> int:
             number = super().fileno()
             self.close()
             return number
 
-    for act in (lambda one: one.recv(1), lambda one: one.sendall(b"1")):
-        with Closing(socket.AF_INET, socket.SOCK_STREAM) as connection:
-            connection.settimeout(30)
-            with pytest.raises(OSError, match=r".+"):
-                act(connection)
+    with Closing(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.settimeout(30)
+        with pytest.raises(OSError, match=r".+"):
+            act(connection)
 
 
 def test_after_shutting_down_nothing_goes_and_the_other_end_sees_the_end(
