@@ -40,6 +40,13 @@ def test_openssh_finds_the_agent_by_the_line_that_is_written_and_no_more_when_it
         assert file.read_bytes()
 
 
+def test_one_place_cannot_be_both(environ: Environ, home: Path) -> None:
+    place = home / "agent"
+    done = call(environ, "serve", "--listen", place, "--never-ask", place)
+    assert failed(done) == f"{place} is to ask, and never to"
+    assert not place.exists()
+
+
 def test_other_settings_are_never_overwritten(environ: Environ, home: Path) -> None:
     file = home / "config"
     file.write_text("Host example.org\n  User me\n")

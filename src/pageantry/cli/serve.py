@@ -99,6 +99,8 @@ def serve(ctx: click.Context, /, **given: Any) -> None:
     from .log import Log
 
     options, command = Options(**given), ctx.meta.get(_COMMAND)
+    if both := next((address for address in options.never_ask if address in options.listen), None):
+        raise Error(f"{both} is to ask, and never to", "name another place for --never-ask")
     if not command:
         with ExitStack() as stack:
             log = None if options.quiet and not options.log else stack.enter_context(Log(options.log))
