@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,13 @@ def test_what_somebody_else_wrote_meanwhile_stays_at_the_end(environ: Environ, h
 def test_a_file_that_cannot_be_written_is_said_in_words(home: Path) -> None:
     with pytest.raises(Error, match=r"nowhere/config cannot be written: No such file"):
         Config(str(home / "nowhere" / "config")).lead("/agent")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_and_not_waited_for(home: Path, make: Callable[[Path], object]) -> None:
+    make(home / "config")
+    with pytest.raises(Error, match="cannot be read: "):
+        Config(str(home / "config")).lead("/agent")
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters='"\\'), min_size=1))

@@ -166,8 +166,10 @@ if sys.platform == "win32":
 
     def beside(command: Sequence[str], begin: Begin, say: Callable[[str], object] | None = None) -> NoReturn:
         """Run the command with the agent that `begin` gives, and end as it does; `say` is as for `run`."""
+        from .. import hardening
         from ..server import Server
 
+        hardening.protect()
         listeners, open_session, keyring = begin()
         environ = {**os.environ, "SSH_AUTH_SOCK": listeners[0].path}
         environ.pop("SSH_AGENT_PID", None)  # that of another agent

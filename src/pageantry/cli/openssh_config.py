@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -61,6 +62,8 @@ class Config:
             )
 
     def _read(self) -> bytes:
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # to open a pipe would take for ever
+            raise OSError(errno.EINVAL, "it is no file")
         with open(self.path, "rb") as file:
             return file.read(65536)
 
