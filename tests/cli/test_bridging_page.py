@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 if sys.platform == "win32":
-    pytest.skip("interop/test_bridge_recipes_on_windows.py has those for Windows", allow_module_level=True)
+    pytest.skip("interop/test_pages_on_windows.py has those for Windows", allow_module_level=True)
 
 import pageantry
 from pageantry.errors import Refused
@@ -131,17 +130,6 @@ def test_the_log_is_as_shown(theirs: Environ, home: Path) -> None:
             return general(text, home)
 
         assert said(bridge.said + "".join(bridge.log)) == said("\n".join(block[1:]))
-
-
-@pytest.mark.interop
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_systemd_finds_no_fault_with_the_unit(shell: Environ, home: Path) -> None:
-    (home / ".local").symlink_to(home)
-    unit = home / "pageantry-bridge.service"
-    unit.write_text("\n".join(lines("As a service", "ini")) + "\n")
-    verify = ["systemd-analyze", "--user", "verify", str(unit)]
-    done = subprocess.run(verify, env=shell, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.interop

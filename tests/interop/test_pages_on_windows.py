@@ -1,10 +1,11 @@
-"""What docs/bridging.md says to do on Windows, done as it is written there, with the real Pageant where it is said."""
+"""What docs/bridging.md and docs/serving.md say to do on Windows, done as it is written there, with real programs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ if sys.platform != "win32":
     pytest.skip("tests/cli/test_bridging_page.py has those for UNIX", allow_module_level=True)
 
 import pageantry
+from pageantry.constraints import Confirm
 from pageantry.endpoints import named_pipe
 from pageantry.endpoints.pageant import pipe_name
 
 from ..cli.bridging_page import lines
+from ..hosts import ed25519_key
 from .test_bridge_on_windows import run, running
 from .test_pageant_served import Agent, desktop
 from .test_served_socket_files import HERE, LIST, comments, output
@@ -32,13 +35,38 @@ pytestmark = pytest.mark.interop
 
 @contextlib.contextmanager
 def started(title: str, home: Path) -> Iterator[Agent]:
-    """What PowerShell starts by the line of that section, which has to be `pageantry bridge`."""
+    """What PowerShell starts by the line of that section."""
     (line,) = lines(title, "powershell")
+    with started_by(line, home) as bridge:
+        yield bridge
+
+
+@contextlib.contextmanager
+def started_by(line: str, home: Path) -> Iterator[Agent]:
+    """The same by that line, which has to be `pageantry` with what listens until it is ended."""
     text = re.sub(r"\$env:(\w+)", lambda match: os.environ[match[1]], line.replace("$HOME", str(home)))
     command, *words = (word.strip('"') for word in re.findall(r'"[^"]*"|[^ ]+', text))
     assert command == "pageantry"
     with running(*words) as bridge:
         yield bridge
+
+
+def test_serve_is_pageant_in_the_ways_that_are_shown(home: Path) -> None:
+    untaken(pipe_name())
+    shutil.copy(KEYS[0], home / ".ssh" / "id_ed25519")
+    with_key, for_openssh, never_asking = lines("On Windows", "powershell", "serving.md")
+    with started_by(with_key, home):
+        for way in ("pageant-pipe", "pageant-window"):
+            with pageantry.connect(way) as agent:
+                assert [one.key for one in agent.identities()] == expected()[0][:1]
+    with started_by(for_openssh, home):
+        assert (home / ".ssh" / "pageantry.conf").read_text() == f'IdentityAgent "//./pipe/{pipe_name()}"\n'
+    with started_by(never_asking, home), pageantry.connect("pageant-pipe") as agent:
+        agent.add(ed25519_key(1), "asked for", [Confirm()])
+        agent.add(ed25519_key(2), "not")
+        assert len(agent.identities()) == 2
+        with pageantry.connect("pageant-window") as hasty:
+            assert [one.comment for one in hasty.identities()] == ["not"]
 
 
 def test_pageant_is_at_openssh_s_pipe(pageant: object, home: Path) -> None:
