@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import tracemalloc
 from binascii import b2a_base64
 from collections.abc import Callable
 from itertools import product
@@ -486,6 +487,18 @@ def test_a_program_is_known_by_its_path_or_the_last_part_of_it(monkeypatch: pyte
     found = [rules(f"{D}[[rule]]\nprogram='{one}'\naction='allow'") for one in ("SSH.exe", "c:\\*\\ssh.EXE")]
     assert asked("C:\\Windows\\ssh.exe") == [True, True]
     assert asked("C:\\ssh.exe") == [True, False]
+
+
+def test_keys_with_long_comments_are_not_remembered() -> None:
+    found = rules(D + "[[rule]]\nkey='*mine'\naction='allow'\n")
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            request = Request("add", Key(f"SHA256:{number:043d}", f"{'long' * 25_000} {number} mine"))
+            assert found.judge(request).action is ALLOW
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_many_rules_with_many_patterns_are_checked_in_seconds() -> None:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 #: What a request can be; those of the first four are about a key.
 MESSAGES: Final = ("list", "sign", "add", "remove", "lock", "extension", "other")
-#: Keys whose rules are remembered.
+#: Keys whose rules are remembered, and characters of their comments: whoever asks to add a key may send any.
 _MAX_REMEMBERED: Final = 4096
+_MAX_COMMENT: Final = 256
 
 
 class Action(IntEnum):
@@ -261,7 +262,8 @@ class Rules:
             found = [(rule, sure) for rule in self._about[message] if (sure := rule.is_for(key)) is not False]
             if len(self._for_key) >= _MAX_REMEMBERED:
                 self._for_key.clear()
-            self._for_key[message, key] = found
+            if key is None or len(key.comment or "") <= _MAX_COMMENT:
+                self._for_key[message, key] = found
         return found
 
 
