@@ -28,7 +28,7 @@ import winreg
 
 import pageantry
 from pageantry import acl, winpipe
-from pageantry.cli import service
+from pageantry.cli import service_options, service_windows
 from pageantry.endpoints import pageant
 from pageantry.errors import Error
 
@@ -41,21 +41,26 @@ APPROVED = r"Software\Microsoft\Windows\CurrentVersion\Explorer\StartupApproved\
 
 
 @contextlib.contextmanager
-def kept(path: str) -> Iterator[None]:
+def kept(path: str, name: str = "pageantry") -> Iterator[None]:
     """Leave the value of whoever runs the tests as it was."""
     with winreg.CreateKey(winreg.HKEY_CURRENT_USER, path) as key:
         try:
-            before = winreg.QueryValueEx(key, "pageantry")
-            winreg.DeleteValue(key, "pageantry")
+            before = winreg.QueryValueEx(key, name)
+            winreg.DeleteValue(key, name)
         except FileNotFoundError:
             before = None
         try:
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):
-                winreg.DeleteValue(key, "pageantry")
+                winreg.DeleteValue(key, name)
             if before:
-                winreg.SetValueEx(key, "pageantry", 0, before[1], before[0])
+                winreg.SetValueEx(key, name, 0, before[1], before[0])
+
+
+def bridges() -> contextlib.AbstractContextManager[None]:
+    """The same for that of a bridge."""
+    return kept(RUN, "pageantry-bridge")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,21 +96,26 @@ def pipe() -> str:
     return f"pageantry-{os.urandom(8).hex()}"
 
 
-def value() -> str | None:
+def value(name: str = "pageantry") -> str | None:
     with winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN) as key:
         try:
-            found, kind = winreg.QueryValueEx(key, "pageantry")
+            found, kind = winreg.QueryValueEx(key, name)
         except FileNotFoundError:
             return None
     assert kind == winreg.REG_SZ
     return str(found)
 
 
-def status(environ: dict[str, str]) -> dict[str, object]:
-    done = call(environ, "service", "status", "--json")
+def serve(*options: str) -> service_options.Wanted:
+    return service_options.Wanted("serve", options, {})
+
+
+def status(environ: dict[str, str], *names: str) -> dict[str, object]:
+    done = call(environ, "service", "status", "--json", *names)
     assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    assert len(found) == 1
+    return found[0]
 
 
 @contextlib.contextmanager
@@ -130,25 +140,26 @@ def test_it_is_installed_shown_and_removed(environ: dict[str, str], tmp_path: Pa
     assert (done.returncode, done.stdout) == (0, "")
     command = value()
     assert command
-    python, *words = service._words(command)
+    python, *words = service_windows._words(command)
     assert os.path.dirname(python) == os.path.dirname(sys.executable)
     assert words == ["-P", "-m", "pageantry", "serve", "--listen", "pageant", "--log", log]
     assert done.stderr.splitlines() == [
         f"starts with each session of yours: {command}",
-        "to start it now: pageantry service install --now; to undo it: pageantry service remove",
+        "with --now it starts at once, too; to undo it: pageantry service remove pageantry",
     ]
     shown = call(environ, "service", "status").stdout.splitlines()
     assert shown == [f"starts with each session of yours: {command}", "does not run", f"log: {log} (empty)"]
     assert status(environ) == {
-        "installed": True, "command": command, "switched_off": False, "running": [], "log": log, "lines": [],
+        "name": "pageantry", "installed": True, "command": command, "switched_off": False, "running": [],
+        "waiting": [], "log": log, "lines": [],
     }  # fmt: skip
     done = call(environ, "service", "remove")
-    assert (done.returncode, done.stderr) == (0, "no agent starts with the session any more\n")
+    assert (done.returncode, done.stderr) == (0, "pageantry does not start with the session any more\n")
     assert value() is None
     done = call(environ, "service", "remove")
-    assert (done.returncode, done.stderr) == (0, "no agent starts with the session; there is none to remove\n")
+    assert (done.returncode, done.stderr) == (0, "no pageantry starts with the session; there is none to remove\n")
     assert status(environ)["installed"] is False
-    assert call(environ, "service", "status").stdout.splitlines()[0] == "no agent starts with the session"
+    assert call(environ, "service", "status").stdout.splitlines()[0] == "no pageantry starts with the session"
 
 
 def test_what_is_installed_takes_the_place_of_what_was(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
@@ -160,8 +171,41 @@ def test_what_is_installed_takes_the_place_of_what_was(environ: dict[str, str], 
     assert done.returncode == 0, done.stderr
     command = value()
     assert command
-    assert service._words(command)[4:] == ["serve", *options]
+    assert service_windows._words(command)[4:] == ["serve", *options]
     assert status(environ)["log"] == str(log)
+
+
+def test_several_go_by_their_names(environ: dict[str, str], tmp_path: Path) -> None:
+    with bridges():
+        assert call(environ, "service", "install").returncode == 0
+        done = call(environ, "service", "install", "--", "bridge", "pageant", "--to", "openssh", "--read-only")
+        assert done.returncode == 0, done.stderr
+        log = tmp_path / "pageantry" / "pageantry-bridge.log"
+        words = ["bridge", "pageant", "--to", "openssh", "--read-only", "--log", str(log)]
+        assert service_windows._words(value("pageantry-bridge") or "")[4:] == words
+        found = json.loads(call(environ, "service", "status", "--json").stdout)
+        assert [one["name"] for one in found] == ["pageantry", "pageantry-bridge"]
+        assert found[1]["log"] == str(log)
+        assert call(environ, "service", "status").stdout.startswith("pageantry\nstarts with each session of yours: ")
+        assert call(environ, "service", "remove", "pageantry").returncode == 0
+        assert (value(), value("pageantry-bridge") is not None) == (None, True)
+        done = call(environ, "service", "remove")
+        assert done.stderr == "pageantry-bridge does not start with the session any more\n"
+        assert value("pageantry-bridge") is None
+
+
+@pytest.mark.parametrize("command", ["", "C:\\other.exe", "C:\\python.exe -P -m pageantry agents", '"'])
+def test_the_name_of_another_program_is_left_to_it(environ: dict[str, str], command: str) -> None:
+    with bridges():
+        with winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN, access=winreg.KEY_SET_VALUE) as key:
+            winreg.SetValueEx(key, "pageantry-bridge", 0, winreg.REG_SZ, command)
+        told = f"pageantry-bridge starts with the session already, and is not ours: {command}".rstrip()
+        done = call(environ, "service", "install", "--", "bridge", "pageant", "--to", "openssh")
+        assert failed(done).rstrip() == told
+        for words in (["remove", "pageantry-bridge"], ["status", "pageantry-bridge"]):
+            assert failed(call(environ, "service", *words)).rstrip() == told
+        assert value("pageantry-bridge") == command
+        assert status(environ)["name"] == "pageantry"
 
 
 def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) -> None:
@@ -189,11 +233,18 @@ def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) ->
         (["--openssh-config", "C:\\"], "C:\\ cannot be read"),
         (["--remember", "-t", "8h"], "keys that all have a lifetime cannot be remembered"),
         (["--listen", "pageant", "--", "git", "push"], "an agent for a command ends with it"),
+        (["serve", "--listen", "pageand"], "'pageand' is no address of an agent"),
+        (["bridge", "pageant"], "Missing option '--to'"),
+        (["bridge", "pageant", "--to", "pageand"], "'pageand' is no address of an agent"),
+        (["bridge", "pageant", "--to", "stdio:"], "nobody is at the other end of stdio:"),
+        (["bridge", "agent.sock", "--to", "pageant"], "agent.sock"),
+        (["bridge", "keys:C:\\there is none", "--to", "pageant"], "C:\\there is none"),
+        (["bridge", "pageant", "--guard", "rules", "--to", "openssh"], "rules is looked for"),
     ],
 )
 def test_what_would_fail_at_the_next_session_is_refused(options: list[str], what: str) -> None:
     with pytest.raises((Error, click.UsageError)) as caught:
-        service._checked(options)
+        service_options.wanted(options)
     message = caught.value.format_message() if isinstance(caught.value, click.UsageError) else str(caught.value)
     assert what in message
 
@@ -226,12 +277,12 @@ def test_a_command_that_windows_would_not_start_is_refused(environ: dict[str, st
     call(environ, "service", "install", "--", "--listen", "pipe:a")
     first = value()
     assert first
-    fits = "a" * (service.MAX_COMMAND - len(first) + 1)
+    fits = "a" * (service_windows.MAX_COMMAND - len(first) + 1)
     done = call(environ, "service", "install", "--", "--listen", f"pipe:a{fits}")
     assert f"commands of 260 characters at most, and this has 261: {first[:20]}" in failed(done)
     assert value() == first
     assert call(environ, "service", "install", "--", "--listen", f"pipe:{fits}").returncode == 0
-    assert len(value() or "") == service.MAX_COMMAND
+    assert len(value() or "") == service_windows.MAX_COMMAND
 
 
 @given(
@@ -240,19 +291,19 @@ def test_a_command_that_windows_would_not_start_is_refused(environ: dict[str, st
 )
 def test_the_words_of_a_command_come_back_as_they_were(words: list[str], hard: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service, "MAX_COMMAND", 1_000_000)
+        patch.setattr(service_windows, "MAX_COMMAND", 1_000_000)
         patch.setattr(sys, "executable", "C:\\Program Files\\Pythön 3\\python.exe")
-        command = service._command([*words, *hard])
+        command = service_windows._command(serve(*words, *hard))
     expected = [sys.executable and "C:\\Program Files\\Pythön 3\\python.exe", "-P", "-m", "pageantry", "serve"]
-    assert service._words(command) == [*expected, *words, *hard]
+    assert service_windows._words(command) == [*expected, *words, *hard]
 
 
 def test_characters_are_counted_as_windows_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "C:\\python.exe")
-    room = service.MAX_COMMAND - len(service._command(["x"])) + 1
-    assert len(service._command(["x" * room])) == service.MAX_COMMAND
+    room = service_windows.MAX_COMMAND - len(service_windows._command(serve("x"))) + 1
+    assert len(service_windows._command(serve("x" * room))) == service_windows.MAX_COMMAND
     with pytest.raises(Error):
-        service._command(["\N{KEY}" * (room // 2 + 1)])
+        service_windows._command(serve("\N{KEY}" * (room // 2 + 1)))
 
 
 @pytest.mark.parametrize("name", ["python.exe", "python3.13t.exe", "pythonw.exe"])
@@ -260,17 +311,17 @@ def test_it_takes_the_python_without_a_window_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-    assert service._words(service._command([]))[0] == str(tmp_path / name)
+    assert service_windows._words(service_windows._command(serve()))[0] == str(tmp_path / name)
     windowless = tmp_path / name.replace("python", "pythonw", name != "pythonw.exe")
     windowless.touch()
-    assert service._words(service._command([]))[0] == str(windowless)
+    assert service_windows._words(service_windows._command(serve()))[0] == str(windowless)
 
 
 def test_a_python_that_keeps_its_registry_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     base = "C:\\Program Files\\WindowsApps\\PythonSoftwareFoundation.Python.3.13_3.13.1_x64__qbz5n2kfra8p0"
     monkeypatch.setattr(sys, "base_prefix", base)
     with pytest.raises(Error, match="Microsoft Store"):
-        service._registered()
+        service_windows.names()
 
 
 @pytest.mark.parametrize("command", ["", "C:\\other.exe", "C:\\other.exe serve --unknown --help", "serve -- x", '"'])
@@ -329,6 +380,33 @@ def test_what_is_written_starts_an_agent(environ: dict[str, str], pipe: str, tmp
         process.wait(30)
 
 
+def test_what_is_written_starts_a_bridge(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
+    openssh(tmp_path / "key", 1)
+    options = ["bridge", f"keys:{tmp_path / 'key'}", "--to", f"pipe:{pipe}"]
+    with bridges(), ended(pipe):
+        done = call(environ, "service", "install", "--", *options)
+        assert done.returncode == 0, done.stderr
+        command = value("pageantry-bridge")
+        assert command
+        with explorer_starts(command) as process:
+            wait_for(lambda: winpipe.exists(pipe) or process.poll() is not None, "nothing listens")
+            assert len(lists(f"pipe:{pipe}")) == 1
+            running = status(environ, "pageantry-bridge")["running"]
+            assert running == [{"address": f"pipe:{pipe}", "pid": process.pid}]
+            done = call(environ, "service", "install", "--now", "--", *options)
+            assert f"it runs already at pipe:{pipe} (process {process.pid})" in done.stderr
+
+
+def test_a_bridge_can_be_started_at_once(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
+    openssh(tmp_path / "key", 1)
+    with bridges(), ended(pipe):
+        words = ["bridge", f"keys:{tmp_path / 'key'}", "--to", f"pipe:{pipe}"]
+        done = call(environ, "service", "install", "--now", "--name", "pageantry-bridge", "--", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"started: it is listening at \\\\.\\pipe\\{pipe}" in done.stderr
+        assert len(lists(f"pipe:{pipe}")) == 1
+
+
 def without_window(python: str) -> bytes:
     """The same program, but one that gets no console of its own, as pythonw.exe is."""
     data = bytearray(Path(python).read_bytes())
@@ -374,14 +452,14 @@ def test_it_can_be_started_at_once_and_only_once(environ: dict[str, str], pipe: 
     with ended(pipe):
         done = call(environ, *words)
         assert done.returncode == 0, done.stderr
-        undo = "to undo it: pageantry service remove"
+        undo = "to undo it: pageantry service remove pageantry"
         started = done.stderr.splitlines()[1]
         assert started.startswith(f"started: it is listening at \\\\.\\pipe\\{pipe}")
         assert started.endswith(f"; {undo}")
         assert lists(f"pipe:{pipe}") == []
         again = call(environ, *words)
         assert again.returncode == 0
-        assert again.stderr.splitlines()[1].startswith(f"an agent runs already at pipe:{pipe} (process ")
+        assert again.stderr.splitlines()[1].startswith(f"it runs already at pipe:{pipe} (process ")
         assert str(status(environ)["lines"]).count("listening at") == 1
 
 
@@ -418,7 +496,7 @@ def test_what_the_page_says_can_be_done(environ: dict[str, str], tmp_path: Path)
     theirs, ours = "C:\\Users\\me\\.ssh\\id_ed25519", str(tmp_path / "key")
     with ended(pageant.pipe_name()):
         for command in commands:
-            words = service._words(f"pageantry {command}".replace(theirs, ours))
+            words = service_windows._words(f"pageantry {command}".replace(theirs, ours))
             done = call(environ, *words[1:])
             assert done.returncode == 0, (command, done.stderr)
             if command == "service install --now":

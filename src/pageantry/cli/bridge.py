@@ -88,6 +88,14 @@ def bridge(**given: Any) -> None:
             log.say("ended")
 
 
+def check(given: dict[str, Any]) -> None:
+    """See whether there could be a bridge with these options, with nobody at its standard streams; `Error` if not."""
+    if _STANDARD in given["to"]:
+        raise Error(f"nobody is at the other end of {_STANDARD}", "name an address")
+    with ExitStack() as stack:
+        _Bridging(Options(**given), None, stack)
+
+
 class _Bridging:
     """What `options` ask for, step by step; what it leaves open is closed by `stack`."""
 

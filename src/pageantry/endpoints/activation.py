@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _FIRST: Final = 3
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
+#: What systemd has made, and `passed` has not given away.
+_waiting: Final[list[unix_listener.Listener]] = []
+
 
 def inherited() -> list[unix_listener.Listener]:
     """The sockets that systemd has made for this process, which removes them itself; none where it did not start us.
@@ -35,6 +38,19 @@ def inherited() -> list[unix_listener.Listener]:
     if not (count.isascii() and count.isdigit()):
         raise Error(f"LISTEN_FDS is {count!r}, which is no number", "let systemd start the agent, or unset LISTEN_PID")
     return [_taken_over(descriptor, "systemd") for descriptor in range(_FIRST, _FIRST + int(count))]
+
+
+def passed(path: str) -> unix_listener.Listener | None:
+    """The socket at `path`, if systemd has made it for this process. Others that it has made wait for being asked for.
+
+    Raises `Error`, as `inherited` does.
+    """
+    _waiting.extend(inherited())
+    for listener in _waiting:
+        if listener.path == os.path.abspath(path):
+            _waiting.remove(listener)
+            return listener
+    return None
 
 
 def launchd(name: str) -> list[unix_listener.Listener]:

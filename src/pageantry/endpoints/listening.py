@@ -44,7 +44,8 @@ def listen(address: str, ended: Callable[[], object] | None = None) -> list[List
 
     Where Windows tells, which is by Pageant's window, `ended` is called when the user logs off; it may take seconds.
 
-    On UNIX that is unix:PATH, a path, or launchd:NAME for a socket of launchd's; on Windows pipe:NAME, openssh,
+    On UNIX that is unix:PATH or a path, where systemd may have made the socket, or launchd:NAME for a socket of
+    launchd's; on Windows pipe:NAME, openssh,
     pageant (two listeners), pageant-pipe, pageant-window, assuan:PATH, cygwin:PATH, and winsock:PATH or a path. Raises
     `AddressError` for others, `Error` where somebody else listens, OSError.
     """
@@ -151,4 +152,4 @@ else:
 
         if endpoint is None:
             return list(activation.launchd(address.partition(":")[2]))
-        return [unix_listener.listen(endpoint.where)]
+        return [activation.passed(endpoint.where) or unix_listener.listen(endpoint.where)]
