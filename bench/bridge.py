@@ -137,7 +137,7 @@ def forwarded(directory: str, sshd: str, agent: raw.Agent, key: PrivateKey) -> I
         "-o",
         "BatchMode=yes",
     ]
-    remote = ["ssh", *asked, "-A", "-p", str(port), "127.0.0.1", 'echo "$SSH_AUTH_SOCK"; cat']
+    remote = ["ssh", *asked, "-o", "BatchMode=yes", "-A", "-p", str(port), "127.0.0.1", 'echo "$SSH_AUTH_SOCK"; cat']
     environ = {**os.environ, "SSH_AUTH_SOCK": agent.path}
     with subprocess.Popen([sshd, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL) as server:
         try:

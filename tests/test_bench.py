@@ -24,8 +24,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc, a
 on_windows = pytest.mark.skipif(sys.platform != "win32", reason="it measures what Windows alone has")
 
 
-def run(script: str) -> list[dict[str, object]]:
-    command = [sys.executable, str(BENCH / script), "--quick", "--json"]
+def run(script: str, *options: str) -> list[dict[str, object]]:
+    command = [sys.executable, str(BENCH / script), "--quick", "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -150,8 +150,9 @@ def test_our_agent_is_measured_beside_that_of_openssh_and_judged() -> None:
 
 
 @on_linux
-def test_our_agent_answers_rightly_whatever_fifty_clients_ask_at_once() -> None:
-    figures = {result["candidate"]: result["met"] for result in run("soak.py")}
+@pytest.mark.parametrize("options", [(), ("--bridge",)], ids=["directly", "bridged"])
+def test_our_agent_answers_rightly_whatever_fifty_clients_ask_at_once(options: tuple[str, ...]) -> None:
+    figures = {result["candidate"]: result["met"] for result in run("soak.py", *options)}
     assert figures.pop("answered, and rightly") is True
     assert set(figures) == {
         "rate",
@@ -159,4 +160,18 @@ def test_our_agent_answers_rightly_whatever_fifty_clients_ask_at_once() -> None:
         "memory from 10 to 40 %",
         "peak memory",
         "memory from 70 to 100 %",
+    }
+
+
+@on_linux
+def test_a_bridge_is_measured_beside_other_ways_and_judged() -> None:
+    found = run("bridge.py")
+    ways = {"directly", "bridge -q", "bridge, with its log", "bridge -q --guard", "bridge -q, to two agents"}
+    for subject in ("list, one client", "Ed25519 signature, eight clients"):
+        assert ways <= {result["candidate"] for result in found if result["subject"] == subject}
+    judged = {(result["subject"], result["candidate"]) for result in found if result["met"] is not None}
+    assert judged == {
+        ("list, one client", "bridge -q"),
+        ("list, one client", "bridge -q --guard"),
+        ("500 clients at once", "answered, and rightly"),
     }

@@ -16,7 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pageantry import Agent, Identity, PrivateKey, PublicKey, SignFlags, joining, mux, sessions, upstreams, winpipe
+from pageantry import (
+    Agent,
+    Identity,
+    PrivateKey,
+    PublicKey,
+    SignFlags,
+    joining,
+    mux,
+    sessions,
+    threads,
+    upstreams,
+    winpipe,
+)
 from pageantry.constraints import RestrictDestination
 from pageantry.endpoints import Endpoint
 from pageantry.errors import Disconnected, Error, Refused, Unreachable, Unsupported
@@ -1147,7 +1159,7 @@ def test_a_system_that_gives_no_threads_has_agents_asked_one_after_the_other(
     def none(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(upstreams, "_start", none)
+    monkeypatch.setattr(threads, "_have_done", none)
     session = joined(served("a", memory(ONE)), served("b", memory(TWO)), served("c", memory(THREE)))
     assert len(blobs(session)) == 3
 
@@ -1155,12 +1167,12 @@ def test_a_system_that_gives_no_threads_has_agents_asked_one_after_the_other(
 def test_a_thread_that_never_runs_is_waited_for_no_longer_than_its_part(
     joined: Callable[..., Session], monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    start = upstreams._start
+    start = threads._have_done
     numbers = itertools.count()
     monkeypatch.setattr(mux, "_GRACE", 0.1)
     monkeypatch.setattr(mux, "LIST_TIMEOUT", 0.1)
     monkeypatch.setattr(upstreams, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(upstreams, "_start", lambda run, index: next(numbers) and start(run, index))
+    monkeypatch.setattr(threads, "_have_done", lambda run, index: next(numbers) and start(run, index))
     session = joined(served("a", memory(ONE)), served("b", memory(TWO)))
     assert blobs(session) == [ONE.public.blob]
     wait_for(lambda: len(blobs(session)) == 2, "it is not asked again")
@@ -1169,12 +1181,12 @@ def test_a_thread_that_never_runs_is_waited_for_no_longer_than_its_part(
 def test_a_keyring_of_this_process_is_not_used_unbound_for_want_of_a_thread(
     joined: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = upstreams._start
+    start = threads._have_done
     numbers = itertools.count()
     monkeypatch.setattr(mux, "_GRACE", 0.1)
     monkeypatch.setattr(mux, "LIST_TIMEOUT", 0.1)
     monkeypatch.setattr(upstreams, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(upstreams, "_start", lambda run, index: next(numbers) and start(run, index))
+    monkeypatch.setattr(threads, "_have_done", lambda run, index: next(numbers) and start(run, index))
     session = joined(memory(TWO), limited(ONE, HOST))
     assert asked(session, bind(ELSEWHERE)) == FAILURE
     assert blobs(session) == [TWO.public.blob]

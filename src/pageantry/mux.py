@@ -38,7 +38,8 @@ from .messages import (
     frame,
 )
 from .sessions import REPLY_TIMEOUT
-from .upstreams import LIST, LIST_TIMEOUT, NotBound, Upstream, together
+from .threads import together
+from .upstreams import LIST, LIST_TIMEOUT, NotBound, Upstream
 from .wire import Reader
 
 TYPE_CHECKING = False

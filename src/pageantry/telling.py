@@ -203,4 +203,5 @@ class _Told:
 
 
 def _line(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MAX_NAME])
+    text = text[:_MAX_NAME]
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

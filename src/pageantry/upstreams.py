@@ -6,9 +6,7 @@ of this process. None of them grants more than the agent would to whoever reache
 
 from __future__ import annotations
 
-import sys
 import threading
-from _thread import allocate_lock, start_new_thread
 from time import monotonic
 
 from . import requests, sessions
@@ -20,13 +18,11 @@ from .messages import Extension, RequestIdentities, SessionBind, SignRequest, fr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Final, Protocol, Self, TypeVar
+    from collections.abc import Callable
+    from typing import Final, Protocol, Self
 
     from .client import Connection
     from .sessions import Session
-
-    _T = TypeVar("_T")
 
     class Reachable(Protocol):
         """An agent at the other end of a connection, such as an `Endpoint` that is not one of key files."""
@@ -351,40 +347,3 @@ def _own_bind() -> bytes:
     session = os.urandom(32)
     bind = SessionBind(host.public.blob, session, signatures.sign(host, session, 0), False)
     return frame(Extension(SessionBind.name, bind.encode()).payload())
-
-
-def together(
-    ask: Callable[[Branch | Local], _T], branches: Sequence[Branch | Local], seconds: float
-) -> list[tuple[_T | Exception] | None]:
-    """What `ask` returns or raises for each, all at the same time; None where that takes more seconds."""
-    outcomes: list[tuple[_T | Exception] | None] = [None] * len(branches)
-    ended = [allocate_lock() for _ in branches]
-
-    def run(index: int) -> None:
-        try:
-            outcomes[index] = (ask(branches[index]),)
-        except Exception as error:  # noqa: BLE001 - whoever has called raises it
-            outcomes[index] = (error,)
-        finally:
-            ended[index].release()
-
-    deadline = monotonic() + seconds
-    for index, lock in enumerate(ended):
-        lock.acquire()
-        if index:
-            try:
-                _start(run, index)
-            except (RuntimeError, MemoryError):  # the system gives no more threads
-                run(index)
-    run(0)
-    for lock in ended:
-        lock.acquire(timeout=max(0.0, deadline - monotonic()))
-    return list(outcomes)
-
-
-def _start(run: Callable[[int], None], index: int) -> None:
-    """Have a thread do it: as in `server`, and for the same reasons."""
-    if sys.platform == "win32":
-        threading.Thread(target=run, args=(index,), name="pageantry", daemon=True).start()
-    else:
-        start_new_thread(run, (index,))

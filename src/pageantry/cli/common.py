@@ -58,6 +58,8 @@ def as_seconds(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 def printable(text: str) -> str:
     """`text` without what could move a cursor or hide something: comments and paths come from anybody."""
+    if text.isprintable():  # nearly always
+        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from queue import Full, Queue
+from queue import SimpleQueue
 from time import strftime
 
 from ..errors import Error
@@ -55,7 +55,7 @@ class Log:
             self._file.begin(f"{strftime(self._time)}pageantry {__version__} starts (process {os.getpid()})")
         self._left_out = 0
         self._turn = threading.Lock()  # held while something else has the terminal
-        self._waiting: Queue[str | threading.Event | None] = Queue(MAX_WAITING)
+        self._waiting: SimpleQueue[str | threading.Event | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="pageantry log", daemon=True)
         self._thread.start()
 
@@ -71,9 +71,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        try:
-            self._waiting.put_nowait(f"{strftime(self._time)}{printable(line)}")
-        except Full:
+        if not self._put_in_line(f"{strftime(self._time)}{printable(line)}"):
             self._left_out += 1
 
     def between(self, way: Way) -> Way:
@@ -83,19 +81,20 @@ class Log:
     def flush(self) -> None:
         """Wait for what was said so far to be written, unless nobody reads it."""
         done = threading.Event()
-        try:
-            self._waiting.put_nowait(done)
-        except Full:
-            return
-        done.wait(1)
+        if self._put_in_line(done):
+            done.wait(1)
 
     def close(self) -> None:
         """Write what waits, unless nobody reads it."""
-        try:
-            self._waiting.put_nowait(None)
-        except Full:
-            return
-        self._thread.join(1)
+        if self._put_in_line(None):
+            self._thread.join(1)
+
+    def _put_in_line(self, what: str | threading.Event | None) -> bool:
+        """Have it wait for its turn, unless too much waits already. A queue with an end would cost far more."""
+        if self._waiting.qsize() >= MAX_WAITING:
+            return False
+        self._waiting.put(what)
+        return True
 
     def _write(self) -> None:
         try:

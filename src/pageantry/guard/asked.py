@@ -26,16 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-#: What the rules call a message, and what it is called to people, where its type says it all.
-_KINDS: Final = {
-    RequestIdentities.number: ("list", "list the keys"),
-    AddSmartcardKey.number: ("add", "add the keys of a token"),
-    AddSmartcardKeyConstrained.number: ("add", "add the keys of a token"),
-    RemoveSmartcardKey.number: ("remove", "remove the keys of a token"),
-    RemoveAllIdentities.number: ("remove", "remove all keys"),
-    Lock.number: ("lock", "lock the agent"),
-    Unlock.number: ("lock", "unlock the agent"),
-}
 _ADDING: Final = (AddIdentity.number, AddIdentityConstrained.number)
 #: Extensions that are not judged.
 _HARMLESS: Final = (SessionBind.name, QUERY)
@@ -54,11 +44,23 @@ class Asked(Struct):
     data: bytes = b""
 
 
+#: What a request asks for where its type says it all.
+_KINDS: Final = {
+    RequestIdentities.number: Asked("list", "list the keys"),
+    AddSmartcardKey.number: Asked("add", "add the keys of a token"),
+    AddSmartcardKeyConstrained.number: Asked("add", "add the keys of a token"),
+    RemoveSmartcardKey.number: Asked("remove", "remove the keys of a token"),
+    RemoveAllIdentities.number: Asked("remove", "remove all keys"),
+    Lock.number: Asked("lock", "lock the agent"),
+    Unlock.number: Asked("lock", "unlock the agent"),
+}
+
+
 def understood(request: bytes) -> Asked:
     """What a request, a whole frame, asks for. Raises `WireError` where it is not whole."""
     kind = request[4]
-    if kind in _KINDS:
-        return Asked(*_KINDS[kind])
+    if asked := _KINDS.get(kind):
+        return asked
     reader = Reader(request[5:])
     if kind == SignRequest.number:
         return Asked("sign", "sign with", PublicKey(reader.string()), "", reader.string())

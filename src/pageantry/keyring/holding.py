@@ -57,7 +57,8 @@ _DOZE: Final = 60.0
 
 def line(text: str) -> str:
     """`text` from anybody, cut, and without what could begin a line of its own, move a cursor or hide something."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MAX_TEXT])
+    text = text[:_MAX_TEXT]
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class Held:
