@@ -12,12 +12,13 @@ and asks who is behind an agent before it uses it for the first time: bridges ha
 from __future__ import annotations
 
 import os
+from time import monotonic
 
-from . import sessions
+from . import requests, sessions
 from .agent import Agent
-from .client import Client
+from .client import exchange
 from .endpoints import CONNECT_TIMEOUT
-from .errors import AgentError, BadReply, Error, Refused, Unsupported, WireError
+from .errors import AgentError, BadReply, Disconnected, Error, Refused, Unsupported, WireError
 from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion
 from .messages import Extension, ExtensionFailure, ExtensionResponse, frame
 
@@ -72,7 +73,7 @@ class Bridge:
         for way in self._ways:
             try:
                 if isinstance(way, _Way):
-                    way.connect().close()
+                    way.check()
             except Loop:
                 raise
             except (Error, OSError):
@@ -109,34 +110,52 @@ class _Way:
 
     def connect(self, timeout: float = CONNECT_TIMEOUT) -> Connection:
         """A connection to the agent, once it is known not to lead here. Raises `Unreachable`, `Loop`."""
+        return self._looked_at(timeout) or self._endpoint.connect(timeout)
+
+    def check(self) -> None:
+        """See whether it leads here. Raises as `connect` does."""
+        if connection := self._looked_at(CONNECT_TIMEOUT):
+            connection.close()
+
+    def _looked_at(self, timeout: float) -> Connection | None:
+        """A connection, if the process there has been asked before; it is asked now if not, and that takes one."""
         connection = self._endpoint.connect(timeout)
         pid: int | None = getattr(getattr(connection, "peer", None), "pid", None)
         if pid in self._asked:
             return connection
-        connection.close()  # before another one is opened: some agents serve one client at a time
         if pid == os.getpid():
+            connection.close()
             raise Loop(f"{self.address} is this bridge itself")
-        self.ask((), timeout)
+        self._ask(connection, (), timeout)
         self._asked.add(pid)
-        return self._endpoint.connect(timeout)
+        return None
 
     def ask(self, before: tuple[bytes, ...], timeout: float) -> None:
-        """Ask who is behind the agent, over a connection of its own, as some hang up on what they do not know.
+        """Ask who is behind the agent. Raises `Loop`, `Unreachable`."""
+        self._ask(self._endpoint.connect(timeout), before, timeout)
 
-        Raises `Loop`, `Unreachable`.
+    def _ask(self, connection: Connection, before: tuple[bytes, ...], timeout: float) -> None:
+        """The same over a connection, and close that: some agents hang up on what they do not know, and some serve one
+        client at a time. Others are started for each connection, by way of another computer, so there are not many.
         """
-        question = BridgeQuestion((*before, self._bridge.name))
-        with Client(self._endpoint.connect, self.address, timeout) as client:
+        try:
+            self._put(connection, (*before, self._bridge.name), timeout)
+        except (BadReply, Disconnected, Unsupported):
+            return  # it is an agent, and no bridge
+        except Refused:
             try:
-                client.extension(BRIDGE, question.encode())
-            except (BadReply, Unsupported):
-                pass  # it is an agent, and no bridge
-            except Refused:
-                try:
-                    client.extension(BRIDGE, BridgeQuestion(()).encode())  # which no bridge refuses
-                except (Refused, Unsupported):
-                    return  # it is an agent that says so of whatever it does not know
-                raise Loop(f"the bridge at {self.address} leads back here, or over too many others") from None
+                self._put(connection, (), timeout)  # which no bridge refuses
+            except (Refused, Unsupported):
+                return  # it is an agent that says so of whatever it does not know
+            raise Loop(f"the bridge at {self.address} leads back here, or over too many others") from None
+        finally:
+            connection.close()
+
+    def _put(self, connection: Connection, bridges: tuple[bytes, ...], timeout: float) -> None:
+        """Put the question. Raises what a client's `extension` does, and `Disconnected`."""
+        request = requests.Extending(BRIDGE, BridgeQuestion(bridges).encode())
+        reply, _ = exchange(connection, request.frame, monotonic() + timeout, timeout, self.address)
+        request.meaning(reply, self.address)
 
 
 class _Watched:

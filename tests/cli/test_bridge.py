@@ -160,6 +160,20 @@ def test_standard_streams_are_a_place(environ: Environ, home: Path) -> None:
     assert failed(done) == "stdio: is a place for one"
 
 
+def test_a_program_is_started_once_for_each_client_and_once_to_see_whether_it_leads_back(
+    environ: Environ, home: Path
+) -> None:
+    program, starts = home / "program", home / "starts"
+    with openssh_agent(home / "theirs") as theirs:
+        program.write_text(f"#!/bin/sh\necho >> {starts}\nexec {sys.executable} -m pageantry relay {theirs}\n")
+        program.chmod(0o700)
+        with bridging(environ, f"stdio:{program}", "--to", home / "ours"):
+            assert starts.read_text() == "\n"
+            for number in (2, 3):
+                assert lists(home / "ours") == []
+                assert starts.read_text() == "\n" * number
+
+
 def test_many_clients_at_once_get_their_own_replies(environ: Environ, home: Path) -> None:
     keys = [ed25519_key(number) for number in range(1, 9)]
     with openssh_agent(home / "theirs") as theirs, bridging(environ, theirs, "--to", home / "ours", "-q") as bridge:
