@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pageantry import sessions
 from pageantry.keyring import Keyring
 from pageantry.keys.private import PrivateKey
-from pageantry.messages import AddIdentity, Message, RequestIdentities, SignRequest, frame
+from pageantry.messages import AddIdentity, Message, RemoveIdentity, RequestIdentities, SignRequest, frame
 from pageantry.telling import Exchange, told
 
 from .hosts import ed25519_key, userauth
@@ -46,6 +52,25 @@ def test_a_key_is_called_by_the_comment_that_the_agent_lists_and_not_by_one_that
     ask(session, signing(KEY))
     assert [one.comment for one in heard] == ["", "of somebody else", "mine"]
     assert [one.answer for one in heard] == ["1 key", "refused", "signed"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [SignRequest(KEY.public.blob, b"data"), AddIdentity(KEY, "mine"), RemoveIdentity(KEY.public.blob)],
+    ids=lambda message: type(message).__name__,
+)
+def test_what_follows_a_request_hides_nothing_of_it(message: Message) -> None:
+    session, heard = listening(Keyring())
+    session.answer(frame(message.payload() + b"more, which OpenSSH's agent does not mind"))
+    assert heard[0].fingerprint == KEY.public.fingerprint()
+
+
+@given(st.binary(min_size=1, max_size=60), st.sampled_from((b"", b"\x0d", b"\x11", b"\x12", b"\x19", b"\x1b")))
+def test_whatever_is_asked_is_told_in_a_line(contents: bytes, kind: bytes) -> None:
+    session, heard = listening(Keyring())
+    session.answer(frame(kind + contents))
+    assert heard[0].line().isprintable()
+    assert json.dumps(heard[0].as_json()).isprintable()
 
 
 def test_names_that_others_chose_break_out_of_no_line() -> None:

@@ -31,6 +31,7 @@ from .messages import (
     Unlock,
     decode,
 )
+from .wire import Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,13 +64,6 @@ _ANSWERS: Final = {
     ExtensionFailure.number: "failed",
     ExtensionResponse.number: "done",
 }
-_LOOKED_INTO: Final = (
-    SignRequest.number,
-    AddIdentity.number,
-    AddIdentityConstrained.number,
-    RemoveIdentity.number,
-    Extension.number,
-)
 #: Keys whose comments are remembered, and characters of a name that somebody else chose.
 _MAX_COMMENTS: Final = 4096
 _MAX_NAME: Final = 100
@@ -164,22 +158,23 @@ class _Told:
         return exchange
 
     def _look(self, exchange: Exchange, request: bytes) -> None:
-        """Note what the request says of itself."""
-        if request[4] not in _LOOKED_INTO:
-            return
-        message = decode(request[4:])
-        if isinstance(message, Extension):
-            exchange.request = _line(message.name)
-        elif isinstance(message, AddIdentity | AddIdentityConstrained):
-            exchange.fingerprint = message.key.public.fingerprint()
-            exchange.comment = _line(message.comment)
+        """Note what the request says of itself, whatever follows that: some agents do not mind."""
+        kind, reader = request[4], Reader(request[5:])
+        if kind == Extension.number:
+            exchange.request = _line(reader.text())
+        elif kind in (AddIdentity.number, AddIdentityConstrained.number):
+            from .keys.private import PrivateKey
+
+            key = PrivateKey.read(reader).public
+            exchange.fingerprint = key.fingerprint()
+            exchange.comment = _line(reader.text())
             if exchange.answer == _ANSWERS[Success.number]:  # or else anybody could give a key another name here
-                self._comments[message.key.public.blob] = exchange.comment
-        elif isinstance(message, SignRequest | RemoveIdentity):
-            key = PublicKey(message.key)
+                self._comments[key.blob] = exchange.comment
+        elif kind in (SignRequest.number, RemoveIdentity.number):
+            key = PublicKey(reader.string())
             exchange.fingerprint = key.fingerprint()
             exchange.comment = self._comments.get(key.blob, "")
-            if isinstance(message, SignRequest) and (login := forwarding.login(key, message.data)):
+            if kind == SignRequest.number and (login := forwarding.login(key, reader.string())):
                 exchange.user = _line(login.user)
 
     def _answer(self, reply: bytes) -> str:
