@@ -30,8 +30,6 @@ from pageantry.messages import SessionBind
 from ..hosts import binding, ed25519_key
 from .debian_sshd import Sshd
 from .test_pageant_served import Agent, desktop, plink, sshd, wait_for
-from .test_served_socket_files import HERE, LIST, comments, output
-from .test_socket_files import libassuan
 from .test_windows_agents import (
     KEYS,
     ONE,
@@ -205,18 +203,6 @@ def test_it_ends_when_the_user_logs_off(name: str) -> None:
         assert bridge.said("ended")
     assert not winpipe.exists(pipe_name())
     assert not winpipe.exists(f"{name}-too")
-
-
-# Files of GnuPG's and Cygwin's
-
-
-def test_gnupg_s_agent_is_a_socket_of_cygwin_s(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "S.gpg-agent.ssh", tmp_path / "cygwin.sock"
-    with libassuan(theirs, 3), running("bridge", f"assuan:{theirs}", "--to", f"cygwin:{ours}") as bridge:
-        assert ours.read_bytes().startswith(b"!<socket >")
-        process, *replies = output(sys.executable, str(HERE / "cygwin_client.py"), str(ours), LIST.hex(), LIST.hex())
-        assert int(process) == bridge.process.pid
-        assert [len(comments(reply)) for reply in replies] == [3, 3]
 
 
 def test_an_agent_that_serves_one_client_at_a_time_is_bridged_for_one_after_the_other(name: str) -> None:

@@ -95,9 +95,11 @@ def test_openssh_s_agent_is_pageant(openssh: object, home: Path) -> None:
 def test_gnupg_s_agent_is_a_socket_of_cygwin_s(home: Path) -> None:
     (home / "gnupg").mkdir()
     theirs, ours = home / "gnupg" / "S.gpg-agent.ssh", home / ".ssh" / "cygwin.sock"
-    with libassuan(theirs, 3), started("GnuPG's agent as a Cygwin socket", home):
-        _, reply = output(sys.executable, str(HERE / "cygwin_client.py"), str(ours), LIST.hex())
-        assert len(comments(reply)) == 3
+    with libassuan(theirs, 3), started("GnuPG's agent as a Cygwin socket", home) as bridge:
+        assert ours.read_bytes().startswith(b"!<socket >")
+        process, *replies = output(sys.executable, str(HERE / "cygwin_client.py"), str(ours), LIST.hex(), LIST.hex())
+        assert int(process) == bridge.process.pid
+        assert [len(comments(reply)) for reply in replies] == [3, 3]
 
 
 def test_several_are_one(pageant: object, openssh: object, home: Path) -> None:
