@@ -257,7 +257,7 @@ def main() -> None:
         raise SystemExit(f"not installed: {', '.join(missing)}")
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         results = measure_ways(directory, 1 if chosen.quick else 15)
-        results += measure_many(directory, 2 if chosen.quick else 40)
+        results += measure_many(directory, 2 if chosen.quick else 20)
     give(results, chosen.json)
 
 
