@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,7 @@ if sys.platform != "linux":
 from pageantry.cli import service_options, service_systemd, service_units
 from pageantry.errors import Error
 
-from .serving import Environ, call, failed, lists, openssh, serving, wait_for
+from .serving import PROGRAM, Environ, call, failed, lists, openssh, serving, wait_for
 
 SYSTEMD = next((path for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd") if os.path.exists(path)), "")
 #: Becomes a user's systemd, which starts only where the system seems to have been started by one.
@@ -222,6 +223,23 @@ def test_systemd_runs_a_command_with_the_words_that_are_meant(systemd: Environ, 
     done = systemctl(systemd, "start", "words.service")
     assert done.returncode == 0, done.stderr
     assert json.loads(out.read_text()) == [*HARD, "".join(HARD)]
+
+
+def test_what_the_page_says_can_be_done(systemd: Environ, home: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
+    (script,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (home / "bin").mkdir()
+    (home / "bin" / "pageantry").write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
+    (home / "bin" / "pageantry").chmod(0o755)
+    shell = systemd | {"PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-ec", script], env=shell, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    bridge = home / ".ssh" / "read-only"
+    assert f"starts when somebody comes to {bridge}" in done.stdout
+    openssh(home / "key", 1)
+    (home / ".gnupg").mkdir(mode=0o700)
+    with serving(systemd, "--listen", home / ".gnupg" / "S.gpg-agent.ssh", home / "key"):
+        assert lists(bridge) == [str(home / "key")]
 
 
 # What is written

@@ -206,6 +206,7 @@ def test_the_name_of_another_program_is_left_to_it(environ: dict[str, str], comm
             assert failed(call(environ, "service", *words)).rstrip() == told
         assert value("pageantry-bridge") == command
         assert status(environ)["name"] == "pageantry"
+    assert status(environ, "work")["running"] == []
 
 
 def test_its_log_is_its_user_s_alone(environ: dict[str, str], tmp_path: Path) -> None:
@@ -464,17 +465,16 @@ def test_it_can_be_started_at_once_and_only_once(environ: dict[str, str], pipe: 
 
 
 def test_why_it_did_not_start_is_told(environ: dict[str, str], pipe: str, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text("Host example.org\nUser bob\n")
-    options = ["--listen", f"pipe:{pipe}", "--openssh-config", str(config)]
-    done = call(environ, "service", "install", "--now", "--", *options)
-    assert done.returncode == 1
-    *_, what, hint = done.stderr.splitlines()
-    assert what.startswith("pageantry: it was started, and ended: ")
-    assert f"failed: {config} has other settings" in what
-    assert hint == f"  its log is {tmp_path}\\pageantry\\agent.log"
-    assert value() is not None
-    assert not winpipe.exists(pipe)
+    with bridges():
+        options = ["bridge", f"pipe:{pipe}", "--to", f"pipe:{pipe}"]
+        done = call(environ, "service", "install", "--now", "--", *options)
+        assert done.returncode == 1
+        *_, what, hint = done.stderr.splitlines()
+        assert what.startswith("pageantry: it was started, and ended: ")
+        assert "failed: " in what
+        assert hint == f"  its log is {tmp_path}\\pageantry\\pageantry-bridge.log"
+        assert value("pageantry-bridge") is not None
+        assert not winpipe.exists(pipe)
 
 
 def test_any_command_can_be_run_by_pythonw(installed: Path, environ: dict[str, str]) -> None:
@@ -491,17 +491,18 @@ def test_what_the_page_says_can_be_done(environ: dict[str, str], tmp_path: Path)
         pytest.skip("a Pageant runs here")
     page = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
     commands = re.findall(r"^C:\\> pageantry (.*)$", page, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 7
     openssh(tmp_path / "key", 1)
     theirs, ours = "C:\\Users\\me\\.ssh\\id_ed25519", str(tmp_path / "key")
-    with ended(pageant.pipe_name()):
+    with bridges(), ended(pageant.pipe_name()):
         for command in commands:
             words = service_windows._words(f"pageantry {command}".replace(theirs, ours))
             done = call(environ, *words[1:])
             assert done.returncode == 0, (command, done.stderr)
             if command == "service install --now":
                 assert f"listening at \\\\.\\pipe\\{pageant.pipe_name()}" in done.stderr
-            if command == "service status":
+            if command == "service status pageantry":
                 assert "runs at pageant (process " in done.stdout
-        assert "one still runs at pageant; to end it: taskkill /F /PID " in done.stderr
-    assert value() is None
+            if command == "service remove pageantry":
+                assert "one still runs at pageant; to end it: taskkill /F /PID " in done.stderr
+        assert (value(), value("pageantry-bridge")) == (None, None)

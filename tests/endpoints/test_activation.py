@@ -22,6 +22,8 @@ if sys.platform == "win32":
 from pageantry.endpoints import activation, unix
 from pageantry.errors import Error
 
+from ..cli.serving import openssh
+
 # An agent that serves one client at each socket: it says what it finds.
 AGENT = """
 import json, os, sys
@@ -110,6 +112,36 @@ def test_systemd_s_sockets_are_served_and_stay(directory: Path) -> None:
         for path in paths
     ]
     assert all(path.is_socket() for path in paths), "it is systemd that removes what it has made"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd-socket-activate is not installed")
+@pytest.mark.interop
+@pytest.mark.parametrize("words", [["serve", "--listen"], ["bridge", "keys:KEY", "--to"]])
+def test_of_systemd_s_sockets_those_are_served_that_are_named(directory: Path, words: list[str]) -> None:
+    paths = [directory / "one", directory / "two"]
+    options = [f"--setenv=PYTHONPATH={os.pathsep.join(sys.path)}", *(f"--listen={path}" for path in paths)]
+    openssh(directory / "key", 1)
+    words = [word.replace("KEY", str(directory / "key")) for word in words]
+    served = [word for path in (f"{directory}/../{directory.name}/one", paths[1]) for word in (words[-1], str(path))]
+    command = ["systemd-socket-activate", *options, sys.executable, "-m", "pageantry", *words[:-1], *served]
+    inodes = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            for path in paths:
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.settimeout(20)
+                    deadline = time.monotonic() + 20
+                    while client.connect_ex(str(path)):
+                        assert time.monotonic() < deadline
+                        time.sleep(0.01)
+                    client.sendall(b"\0\0\0\1\x0b")  # a request for the list of keys
+                    assert client.recv(5)[:3] == b"\0\0\0"
+                    inodes.append(path.stat().st_ino)
+        finally:
+            agent.terminate()
+        said = agent.communicate(timeout=20)[1]
+    assert agent.returncode == 0, said
+    assert [path.stat().st_ino for path in paths] == inodes, "they are systemd's"
 
 
 def test_what_a_parent_passes_is_served(directory: Path, stack: ExitStack) -> None:

@@ -57,7 +57,7 @@ def install(name: str, wanted: Wanted, *, now: bool) -> None:
         say(switched_off)
     if not now:
         say(f"with --now it starts at once, too; {undo}")
-    elif found := list(running(_places(wanted))):
+    elif found := list(running(_places(name, wanted))):
         say(f"it runs already at {places_of(found)}; {undo}")
     else:
         say(f"{_start(command, log)}; {undo}")
@@ -68,7 +68,7 @@ def remove(name: str) -> tuple[bool, list[str]]:
     command = _registered(name)
     if command is not None:
         _unregister(name)
-    found = running(_places(_wanted(command)))
+    found = running(_places(name, _wanted(command)))
     left = [f"one still runs at {address}; to end it: taskkill /F /PID {process}" for address, process in found]
     return command is not None, left
 
@@ -82,7 +82,7 @@ def status(name: str) -> State:
     log = wanted.given["log"] if wanted else None
     log = log or _usual_log(name)
     off = _switched_off(name) if command is not None else ""
-    return State(name, command, off, list(running(_places(wanted))), [], log, tail(log))
+    return State(name, command, off, list(running(_places(name, wanted))), [], log, tail(log))
 
 
 def names() -> list[str]:
@@ -106,8 +106,10 @@ def _wanted(command: str | None) -> Wanted | None:
     return installed(_words(command)) if command and command.strip() else None
 
 
-def _places(wanted: Wanted | None) -> tuple[str, ...]:
-    """Where it listens; Pageant's place where it does not say, and where there is none."""
+def _places(name: str, wanted: Wanted | None) -> tuple[str, ...]:
+    """Where it listens; Pageant's place where it does not say, and for what has the usual name but is not ours."""
+    if wanted is None and name.lower() != NAMES["serve"]:
+        return ()
     return (wanted.places if wanted else ()) or ("pageant",)
 
 
