@@ -20,7 +20,7 @@ from .client import exchange
 from .endpoints import CONNECT_TIMEOUT
 from .errors import AgentError, BadReply, Disconnected, Error, Refused, Unsupported, WireError
 from .extensions import BRIDGE, BridgeAnswer, BridgeQuestion
-from .messages import Extension, ExtensionFailure, ExtensionResponse, frame
+from .messages import Extension, ExtensionFailure, ExtensionResponse, SessionBind, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ MAX_BRIDGES: Final = 8
 _TIMEOUT: Final = 0.5
 
 _QUESTION: Final = Extension(BRIDGE).payload()
+_SESSION_BIND: Final = Extension(SessionBind.name).payload()
 
 
 class Loop(AgentError):
@@ -79,8 +80,8 @@ class Bridge:
             except (Error, OSError):
                 pass
 
-    def answer(self, contents: bytes) -> bytes:
-        """The reply to a question of another bridge, a whole frame."""
+    def answer(self, contents: bytes, *, tell: bool) -> bytes:
+        """The reply to a question of another bridge, a whole frame; who is behind this one is for those to `tell`."""
         try:
             before = BridgeQuestion.decode(contents).bridges
             if self.name in before or len(before) >= MAX_BRIDGES:
@@ -93,7 +94,7 @@ class Bridge:
                     raise
                 except (Error, OSError):
                     pass  # it is not there, which is no loop
-            answer = BridgeAnswer(tuple(way.address for way in self._ways))
+            answer = BridgeAnswer(tuple(way.address for way in self._ways) if tell else ())
         except (Loop, WireError):
             return frame(ExtensionFailure().payload())
         return frame(ExtensionResponse(BRIDGE, answer.encode()).payload())
@@ -164,11 +165,13 @@ class _Watched:
     def __init__(self, session: Session, bridge: Bridge) -> None:
         self._session = session
         self._bridge = bridge
+        self._bound = False  # whether that was tried, by somebody who may be on another host
         self.at_once = session.at_once
         self.shutdown = session.shutdown
         self.close = session.close
 
     def answer(self, request: bytes) -> bytes:
         if request.startswith(_QUESTION, 4):
-            return self._bridge.answer(request[4 + len(_QUESTION) :])
+            return self._bridge.answer(request[4 + len(_QUESTION) :], tell=not self._bound)
+        self._bound = self._bound or request.startswith(_SESSION_BIND, 4)
         return self._session.answer(request)

@@ -117,7 +117,8 @@ class BridgeQuestion(Struct):
 
 
 class BridgeAnswer(Struct):
-    """The answer to `bridge`, which agents do not know: the addresses of those that are behind it.
+    """The answer to `bridge`, which agents do not know: the addresses of those that are behind it. Whoever has tried to
+    bind a session, which may be another host, is not told them.
 
     One that finds itself among `BridgeQuestion.bridges` fails.
     """

@@ -24,10 +24,13 @@ from pageantry import sessions
 from pageantry.constraints import Lifetime
 from pageantry.errors import Refused
 from pageantry.exposure import Exposure
+from pageantry.extensions import BRIDGE
 from pageantry.keyring import Keyring
-from pageantry.messages import Extension, ExtensionFailure, frame
+from pageantry.messages import Extension, ExtensionFailure, ExtensionResponse, SessionBind, Success, frame
 
-from ..hosts import ed25519_key
+from ..agent.people import asked
+from ..exposure.upstream import connected
+from ..hosts import binding, ed25519_key
 from .serving import Environ, call, failed, lists, openssh, serving, wait_for
 
 bridging = functools.partial(serving, command="bridge")
@@ -209,6 +212,10 @@ def test_a_bridge_is_shown_as_one_with_what_is_behind_it(environ: Environ, home:
         assert f"a bridge to unix:{theirs}" in call(environ, "agents", "--agent", home / "ours").stdout
         shown = call(environ, "agents", "--agent", theirs, "--json")
         assert [one["bridge_to"] for one in json.loads(shown.stdout)] == [[]]
+        bind = Extension(SessionBind.name, binding(ed25519_key(3), b"session", forwarding=True))
+        with connected(str(home / "ours")) as far:
+            assert asked(far, bind) == Success()
+            assert asked(far, Extension(BRIDGE, b"")) == ExtensionResponse(BRIDGE)
 
 
 def test_several_agents_are_one(environ: Environ, home: Path) -> None:
