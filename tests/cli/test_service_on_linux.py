@@ -183,11 +183,21 @@ def test_what_openssh_is_to_find_starts_with_the_session(systemd: Environ, home:
     assert f"listening at {place}; " in done.stderr
     wait_for(config.exists, "OpenSSH is not told")
     assert files(home) == ["default.target.wants/pageantry.service", "pageantry.service"]
+    (found,) = status(systemd)
+    running = [{"address": str(place), "pid": pid(systemd, "pageantry.service")}]
+    assert (found["running"], found["waiting"]) == (running, [])
     first = pid(systemd, "pageantry.service")
     os.kill(first, 9)
     wait_for(lambda: pid(systemd, "pageantry.service") not in (0, first), "it is not started again")
     assert call(systemd, "service", "install", "--", "--listen", str(place)).returncode == 0
     assert files(home) == ["pageantry.service", "pageantry.socket", "sockets.target.wants/pageantry.socket"]
+    assert call(systemd, "service", "remove").returncode == 0
+    words = ["--openssh-config", str(config)]
+    assert (
+        f"listening at {home}/run/pageantry/agent; "
+        in call(systemd, "service", "install", "--now", "--", *words).stderr
+    )
+    assert "runs at " in call(systemd, "service", "status").stdout
 
 
 def test_several_go_by_their_names(systemd: Environ, home: Path) -> None:
@@ -200,6 +210,15 @@ def test_several_go_by_their_names(systemd: Environ, home: Path) -> None:
     assert [one["name"] for one in status(systemd)] == ["work-1"]
     assert call(systemd, "service", "remove").returncode == 0
     assert [(one["name"], one["installed"]) for one in status(systemd)] == [("pageantry", False)]
+
+
+def test_what_systemd_had_listened_for_ends_where_it_is_to_listen_itself(systemd: Environ, home: Path) -> None:
+    words = ["service", "install", "--now", "--", "--listen", str(home / "agent")]
+    assert call(systemd, *words).returncode == 0
+    assert lists(home / "agent") == []
+    done = call(systemd, *words, "--openssh-config", str(home / "config"))
+    assert f"listening at {home / 'agent'}; " in done.stderr
+    assert files(home) == ["default.target.wants/pageantry.service", "pageantry.service"]
 
 
 HARD = [chr(number) for number in range(1, 0x180)] + [

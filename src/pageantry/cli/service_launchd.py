@@ -11,6 +11,7 @@ import plistlib
 import shlex
 import sys
 
+from ..endpoints import directories
 from ..errors import Error
 from .common import say
 from .service_options import State, checked, installed, log_of, put, running
@@ -32,8 +33,9 @@ def install(name: str, wanted: Wanted, *, now: bool) -> None:
     """Write the property list, and have launchd start what it says. Raises `Error`."""
     _check_system()
     _read(name)  # or else it is not to be replaced
-    if wanted.command == "serve" and not wanted.places:  # where nobody but a shell would find it
+    if wanted.command == "serve" and not wanted.places:  # each time another one, which no program could know
         usual = os.path.expanduser(f"~/.ssh/{name}.sock")
+        directories.make_private(os.path.dirname(usual))
         wanted = checked("serve", ("--listen", usual, *wanted.options))
     log, more = log_of(wanted, wanted.given["log"] or _usual_log(name))
     put(_path(name), plistlib.dumps(_properties(name, wanted.words(*more), log), sort_keys=False))

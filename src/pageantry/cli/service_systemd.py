@@ -68,7 +68,8 @@ def install(name: str, wanted: Wanted, *, now: bool) -> None:
     if sockets:  # it may have started by itself before, or have had none
         _unlink(*_links(f"{name}.service"))
     else:
-        _remove_unit(f"{name}.socket", answers=answers)
+        _remove_unit(f"{name}.socket", answers=answers)  # with which ends what was started by it
+        active = active and _is_active(name)
     first = f"{name}.socket" if sockets else f"{name}.service"
     where = f", when somebody comes to {' or '.join(sockets)}" if sockets else ""
     say(f"starts with each session of yours{where}: {shlex.join(wanted.words())}")
@@ -120,7 +121,7 @@ def status(name: str) -> State:
     paths = units.listening(_read(f"{name}.socket"), _runtime())
     answers = _answers()
     process = int(_show(unit, "MainPID") or 0) if answers else 0
-    places = paths or list(found.places if found else ())
+    places = paths or (_paths(name, found) if found else [])
     waiting = paths if answers and _show(f"{name}.socket", "ActiveState") == "active" and not process else []
     first = f"{name}.socket" if paths else unit
     off = "" if _links(first) else f"but it is not enabled: {_enabling(first, now=True)}"
@@ -197,7 +198,7 @@ def _check_free(unit: str) -> None:
     """See that no unit is replaced or hidden that somebody else has made."""
     if os.path.lexists(_path(unit)):
         _check_ours(unit)
-    for folder in _OTHERS:
+    for folder in (*_OTHERS, os.path.expanduser("~/.local/share/systemd/user")):
         if os.path.lexists(os.path.join(folder, unit)):
             raise Error(f"{os.path.join(folder, unit)} is there already, and would be hidden", "use another name")
 
