@@ -76,7 +76,7 @@ def bridge(**given: Any) -> None:
     if standard and len(options.to) > 1:
         raise Error(f"{_STANDARD} is a place for one", "start a bridge for each place")
     with ExitStack() as stack:
-        log = None if options.quiet or (standard and not options.log) else Log(options.log, plain=options.json)
+        log = None if (options.quiet or standard) and not options.log else Log(options.log, plain=options.json)
         if log:
             stack.enter_context(log)
         bridging = _Bridging(options, log, stack)
