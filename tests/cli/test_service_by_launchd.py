@@ -129,12 +129,6 @@ def test_what_launchctl_says_is_told(mac: Path) -> None:
         launchd.install("a", wanted([]), now=True)
 
 
-def test_without_a_log_nothing_is_installed(mac: Path) -> None:
-    with pytest.raises(Error, match="without a log"):
-        launchd.install("b", wanted(["bridge", "/a", "--to", str(mac / "to"), "-q"]), now=True)
-    assert not plist(mac, "b").exists()
-
-
 def test_without_launchd_that_is_said(mac: Path) -> None:
     (mac / "bin" / "launchctl").unlink()
     with pytest.raises(Error, match="there is no launchd here"):

@@ -173,8 +173,6 @@ def log_of(found: Wanted, usual: str) -> tuple[str, list[str]]:
     """
     from .logfile import LogFile
 
-    if found.command == "bridge" and found.given["quiet"]:
-        raise Error("without a log nobody could tell why it did not start", "leave -q away")
     named = found.given["log"]
     log = LogFile(named or usual)
     log.close()
