@@ -16,8 +16,8 @@ ORDER = [
     "requests", "client", "console", "terminal", "askpass", "_dialogs", "dialogs", "prompts", "keyfiles", "wsl",
     "endpoints", "hardening", "forwarding", "securitykeys", "keyring", "framing", "sessions", "joining",
     "threads", "upstreams", "mux", "rules", "guard", "telling", "bridging", "lane", "server", "exposure",
-    "for_paramiko", "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered", "cli",
-    "__init__", "__main__",
+    "for_paramiko", "sshconfig", "known", "probing", "discovery", "streams", "aio", "vault", "_dpapi", "remembered",
+    "cli", "__init__", "__main__",
 ]  # fmt: skip
 HEAVY = "asyncio base64 click cryptography dataclasses hashlib json logging pathlib re subprocess tempfile typing"
 
