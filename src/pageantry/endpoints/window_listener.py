@@ -311,7 +311,7 @@ class Listener:
         """That of a thread, or a new one; None where one of nobody is to be bound, or the one is lost that one was
         bound to.
         """
-        client = self._client(number) if number else None
+        client = self._client(number, binds) if number else None
         if client is None:
             return None if binds else self._nobodys()
         pid = client.thread.peer.pid
@@ -340,10 +340,12 @@ class Listener:
             self._open.discard(connection)
         return Connection()
 
-    def _client(self, number: int) -> _Client | None:
+    def _client(self, number: int, binds: bool) -> _Client | None:
         """The thread of that number; None where that is not to be known, or there is no room for it."""
         client = self._clients.get(number)
-        if client and not client.thread.ended():
+        # One that has bound nothing is as good as any other, and its number is nobody else's as long as we have it.
+        plain = client and not binds and self._bound.get(client.thread.peer.pid) is not client
+        if client and (plain or not client.thread.ended()):
             return client
         self._sweep()
         if len(self._clients) >= MAX_THREADS and not self._make_room():
