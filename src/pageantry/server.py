@@ -188,6 +188,10 @@ class Server:
         else:
             _start(self._serve, served)
 
+    def _may_rest(self, served: Served) -> bool:
+        """Whether it can wait without a thread."""
+        return self._lane is not None and isinstance(served.frames.connection, socket.socket)
+
     def _rest(self, served: Served) -> None:
         """The same for one that has been served already, and ends if that cannot be."""
         served.has_thread = False
@@ -250,9 +254,9 @@ class Server:
             if served.owed:
                 served.frames.send(served.owed)
                 served.owed = b""
-            converse(served.frames, served.session, self._tell, _STAY if self._lane else None)
+            converse(served.frames, served.session, self._tell, _STAY if self._may_rest(served) else None)
         except Idle:
-            if self._lane:
+            if self._may_rest(served):
                 then = self._rest
         except Error as error:
             if not self._closed:

@@ -202,7 +202,7 @@ def test_many_clients_at_once_get_their_own_replies(environ: Environ, home: Path
         for thread in threads:
             thread.join()
         assert wrong == []
-        assert bridge.end(signal.SIGINT)[0] in (0, 2)
+        assert bridge.end(signal.SIGINT)[0] == 0
 
 
 def test_a_bridge_is_shown_as_one_with_what_is_behind_it(environ: Environ, home: Path) -> None:
@@ -255,7 +255,8 @@ def test_one_word_makes_it_read_only(environ: Environ, home: Path) -> None:
                 with pytest.raises(Refused):
                     change()
         assert lists(theirs) == ["me"]
-        assert it.logged("refused to", "remove all") or it.logged("remove all: refused")
+        assert it.logged("refused to remove all keys", "no rule allows it")
+        assert it.logged("remove all: refused")
 
 
 def test_rules_are_kept_and_read_again_when_they_change(environ: Environ, home: Path) -> None:

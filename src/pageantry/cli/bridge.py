@@ -141,7 +141,8 @@ class _Bridging:
 
     def begin(self) -> tuple[Sequence[Listener], Opener, Keyring | None]:
         """Listen."""
-        return serving.listen(self._options.to), self.opener(), None
+        open_session = self.opener()  # first, as there is nothing to take back if that fails
+        return serving.listen(self._options.to), open_session, None
 
     def ready(self, listeners: Sequence[Listener]) -> None:
         """See that it does not lead to itself, now that others could reach it; then tell where it is."""

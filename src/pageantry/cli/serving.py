@@ -64,7 +64,7 @@ def announce(
             log.say(line)
     if log:
         log.flush()
-    if sys.stdout is not None:  # as for pythonw.exe
+    if sys.stdout is not None:  # which it is for pythonw.exe
         with not_stopped():
             if as_json:
                 click.echo(json.dumps({"listens": places, "pid": os.getpid()}))
