@@ -126,10 +126,11 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(environ: Environ, *words: str | Path, command: str = "serve", **more: str) -> Iterator[Served]:
+def started(environ: Environ, *command: str) -> Iterator[Served]:
+    """What that command starts, until it is killed or ends."""
     with subprocess.Popen(
-        [*PROGRAM, command, *map(str, words)],
-        env=environ | more,
+        command,
+        env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -144,3 +145,10 @@ def serving(environ: Environ, *words: str | Path, command: str = "serve", **more
             process.kill()
             if served is not None:
                 served.read_out()
+
+
+def serving(
+    environ: Environ, *words: str | Path, command: str = "serve", **more: str
+) -> contextlib.AbstractContextManager[Served]:
+    """An agent of ours, or what else that command of ours starts."""
+    return started(environ | more, *PROGRAM, command, *map(str, words))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from pageantry.errors import Refused
 from ..hosts import ed25519_key, userauth
 from ..interop.logins import run, running_sshd, ssh_agent
 from .bridging_page import DOCS, ON_BOTH, ON_UNIX, ON_WINDOWS, lines, sections
-from .serving import Environ, Served, lists, openssh, serving
+from .serving import Environ, Served, lists, openssh, serving, started
 from .test_serving_page import general, shell
 from .test_serving_page import run as run_in_shell
 
@@ -29,26 +28,9 @@ __all__ = ["shell"]  # a fixture
 KEY = ed25519_key(1)
 
 
-@contextlib.contextmanager
-def started(environ: Environ, line: str) -> Iterator[Served]:
+def shown(environ: Environ, line: str) -> contextlib.AbstractContextManager[Served]:
     """What a shell starts by that line, which has to be `pageantry bridge`, when it listens."""
-    command = ["sh", "-c", f"exec {line}"]
-    with subprocess.Popen(
-        command,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        served = None
-        try:
-            served = Served(process)
-            yield served
-        finally:
-            process.kill()
-            if served is not None:
-                served.read_out()
+    return started(environ, "sh", "-c", f"exec {line}")
 
 
 @pytest.fixture
@@ -77,7 +59,7 @@ def test_each_recipe_is_run_or_said_not_to_be() -> None:
 def test_the_first_line_gives_an_agent_another_place(theirs: Environ, home: Path) -> None:
     start = (DOCS / "bridging.md").read_text("utf-8").partition("\n## ")[0]
     (line,) = re.findall(r"```sh\n(.*)\n```", start)
-    with started(theirs, line) as bridge:
+    with shown(theirs, line) as bridge:
         assert bridge.place == str(home / ".ssh" / "bridge.sock")
         assert len(lists(bridge.place)) == 1
 
@@ -85,7 +67,7 @@ def test_the_first_line_gives_an_agent_another_place(theirs: Environ, home: Path
 def test_a_container_gets_a_directory_of_its_own(theirs: Environ, home: Path) -> None:
     make, line = lines("An agent in a container", "sh")
     run_in_shell(theirs, make, home)
-    with started(theirs, line):
+    with shown(theirs, line):
         assert [one.name for one in (home / ".ssh" / "box").iterdir()] == ["agent.sock"]
         only_signs(home / ".ssh" / "box" / "agent.sock")
 
@@ -95,7 +77,7 @@ def test_several_are_one(theirs: Environ, home: Path) -> None:
     (home / ".gnupg").mkdir(mode=0o700)
     openssh(home / ".ssh" / "deploy", 3)
     gnupg = home / ".gnupg" / "S.gpg-agent.ssh"
-    with serving(theirs, "--listen", gnupg), started(theirs, line) as bridge:
+    with serving(theirs, "--listen", gnupg), shown(theirs, line) as bridge:
         with pageantry.connect(bridge.place) as agent:
             agent.add(ed25519_key(2), "new")
             assert [one.key for one in agent.identities()] == [ed25519_key(number).public for number in (1, 2, 3)]
@@ -108,13 +90,13 @@ def test_little_is_let_through(theirs: Environ, home: Path) -> None:
     rules.write_text('default = "deny"\n[[rule]]\nmessage = ["list", "sign"]\naction = "allow"\n')
     rules.chmod(0o600)
     for line, name in ((read_only, "read-only.sock"), (guarded, "guarded.sock")):
-        with started(theirs, line):
+        with shown(theirs, line):
             only_signs(home / ".ssh" / name)
 
 
 def test_the_log_is_as_shown(theirs: Environ, home: Path) -> None:
     block = lines("Who asks for what", "console")
-    with started(theirs, block[0].removeprefix("$ ")) as bridge:
+    with shown(theirs, block[0].removeprefix("$ ")) as bridge:
         with pageantry.connect(str(home / "theirs")) as agent:
             agent.remove_all()
             agent.add(KEY, "me@home")
@@ -139,7 +121,7 @@ def test_the_agent_of_another_computer_is_here() -> None:
         running_sshd() as sshd,
         ssh_agent(sshd, [str(sshd.home / ".ssh" / "ed25519")]) as mine,  # which lets ssh in
         ssh_agent(sshd, [str(sshd.home / ".ssh" / "ecdsa")]) as theirs,
-        started(sshd.environ(SSH_AUTH_SOCK=mine), line.replace("/run/user/1000/ssh-agent", theirs)) as bridge,
+        shown(sshd.environ(SSH_AUTH_SOCK=mine), line.replace("/run/user/1000/ssh-agent", theirs)) as bridge,
     ):
         listed = run(sshd, "ssh-add", "-l", SSH_AUTH_SOCK=bridge.place)
         assert listed.endswith("(ECDSA)\n")

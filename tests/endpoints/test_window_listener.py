@@ -23,6 +23,7 @@ from pageantry.prompts import Person
 from pageantry.server import Server
 from pageantry.winpipe import Peer
 
+from ..agent.people import Thinker
 from ..exposure.upstream import wait_for
 from ..hosts import binding, ed25519_key, hop, userauth
 
@@ -88,35 +89,12 @@ class NoWindows:
         pass
 
 
-class Slow:
-    """A person who answers when told to."""
-
-    def __init__(self) -> None:
-        self.asked, self.go = threading.Semaphore(0), threading.Event()
-        self.left: list[Exception] = []
-
-    def confirm(self, question: str, check: Callable[[], object]) -> None:
-        self.asked.release()
-        while not self.go.wait(0.01):
-            try:
-                check()
-            except Exception as error:
-                self.left.append(error)
-                raise
-
-    def secret(self, question: str, check: Callable[[], object]) -> bytes:
-        raise NotImplementedError
-
-    def notify(self, text: str) -> Callable[[], object]:
-        return lambda: None
-
-
 class Served:
     """A listener with an agent behind it that has a key, one for some destinations, and one that it asks about."""
 
     def __init__(self) -> None:
         self.threads = Threads()
-        self.person = Slow()
+        self.person = Thinker()
         self.keyring = Keyring(Person([self.person]))
         self.keyring.add(ALICE, "alice")
         limits = RestrictDestination(
@@ -153,7 +131,7 @@ def serving() -> Iterator[Served]:
     try:
         yield made
     finally:
-        made.person.go.set()
+        made.person.answer.set()
         made.server.close()
         made.keyring.close()
     assert all(thread.closed for _, thread in made.threads.opened)
@@ -441,7 +419,7 @@ def test_connections_of_nobody_are_used_again_and_few_are_kept(served: Served) -
     for _ in range(20):
         assert served.sees(NOBODY)
     assert len(served.server._served) == 5
-    served.person.go.set()
+    served.person.answer.set()
     for thread in threads:
         thread.join(20)
     wait_for(lambda: len(served.server._served) == 4, "one more is kept")
@@ -459,11 +437,11 @@ def test_a_question_is_withdrawn_when_its_client_has_left(served: Served) -> Non
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert served.person.asked.acquire(timeout=20)
+    wait_for(lambda: served.person.questions, "nobody is asked")
     left.set()
     thread.join(20)
     assert replies == [FAILURE]
-    assert "left" in str(served.person.left[0])
+    assert "left" in str(served.person.interruptions[0])
     assert served.sees(1) == {b"asked", b"bound"}
 
 
@@ -476,7 +454,7 @@ def test_closing_wakes_accept_and_answers_what_waits(served: Served) -> None:
     ]
     for thread in threads:
         thread.start()
-    assert served.person.asked.acquire(timeout=20)
+    wait_for(lambda: served.person.questions, "nobody is asked")
     served.listener.close()
     for thread in threads:
         thread.join(20)

@@ -28,6 +28,7 @@ from pageantry.messages import Extension, SessionBind, SignRequest, decode, fram
 from pageantry.prompts import Person
 from pageantry.server import Server
 
+from ..agent.people import Thinker
 from ..exposure.upstream import wait_for
 from ..hosts import binding, ed25519_key
 
@@ -54,35 +55,11 @@ user32.PostMessageW.argtypes = (wintypes.HWND, wintypes.UINT, wintypes.WPARAM, w
 user32.IsWindow.argtypes = (wintypes.HWND,)
 
 
-class Asking:
-    """A person who says yes when told to."""
-
-    def __init__(self) -> None:
-        self.questions: list[str] = []
-        self.go = threading.Event()
-        self.left: list[Exception] = []
-
-    def confirm(self, question: str, check: Callable[[], object]) -> None:
-        self.questions.append(question)
-        while not self.go.wait(0.02):
-            try:
-                check()
-            except Exception as error:
-                self.left.append(error)
-                raise
-
-    def secret(self, question: str, check: Callable[[], object]) -> bytes:
-        raise NotImplementedError
-
-    def notify(self, text: str) -> Callable[[], object]:
-        return lambda: None
-
-
 class Served:
     """An agent behind the window, with a key, and one that it asks about."""
 
     def __init__(self) -> None:
-        self.person = Asking()
+        self.person = Thinker()
         self.keyring = Keyring(Person([self.person]))
         self.keyring.add(ALICE, "alice")
         self.keyring.add(ASKED, "asked", [Confirm()])
@@ -94,7 +71,7 @@ class Served:
         self.server = Server([self.listener], sessions.to(self.keyring))
 
     def close(self) -> None:
-        self.person.go.set()
+        self.person.answer.set()
         self.server.close()
         self.keyring.close()
 
@@ -355,7 +332,7 @@ def test_a_slow_one_stalls_nobody_and_two_windows_are_left_after_it(
         assert lists(result)
         assert time.monotonic() - begun < 5
         assert result["window"] != windows[0][0]
-    served.person.go.set()
+    served.person.answer.set()
     result = slow.result()
     assert (result["returned"], result["after"][8:10]) == (1, "0e")
     wait_for(lambda: len(_threads()) == 2, "the other window is left")
@@ -377,7 +354,7 @@ def test_several_slow_ones_have_windows_each_and_behind_the_last_clients_wait(
         client.begin()
     time.sleep(0.3)  # nothing tells that they wait
     assert len(served.server._served) == 4
-    served.person.go.set()
+    served.person.answer.set()
     assert [client.result()["after"][8:10] for client in clients[:4]] == ["0e"] * 4
     assert all(lists(client.result()) for client in clients[4:])
     wait_for(lambda: len(_threads()) == 2, "the other windows are left")
@@ -390,9 +367,9 @@ def test_a_client_that_is_killed_is_asked_for_no_more(served: Served, raws: Call
         client.begin(SLOW, **name)
         wait_for(lambda: served.person.questions, "nobody is asked")
         client.process.kill()
-        wait_for(lambda: served.person.left, "the question is still there")
+        wait_for(lambda: served.person.interruptions, "the question is still there")
         served.person.questions.clear()
-        served.person.left.clear()
+        served.person.interruptions.clear()
     wait_for(lambda: len(_threads()) == 2, "its window is left")
     assert lists(raws(1)[0].ask())
 
@@ -400,7 +377,7 @@ def test_a_client_that_is_killed_is_asked_for_no_more(served: Served, raws: Call
 @pytest.mark.parametrize("name", [{}, {"name": "PageantRequest-x"}], ids=str)
 def test_a_client_that_waits_no_longer_is_asked_for_no_more(served: Served, raw: Raw, name: dict[str, str]) -> None:
     assert raw.ask(SLOW, timeout=0.5, **name)["returned"] is None
-    wait_for(lambda: served.person.left, "the question is still there")
+    wait_for(lambda: served.person.interruptions, "the question is still there")
     assert lists(raw.ask())
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from pageantry.messages import SessionBind
 
 from ..hosts import binding, ed25519_key
 from .debian_sshd import Sshd
-from .test_pageant_served import Agent, desktop, plink, sshd, wait_for
+from .test_pageant_served import PROGRAM, desktop, plink, running, sshd, wait_for
 from .test_windows_agents import (
     KEYS,
     ONE,
@@ -46,28 +46,6 @@ from .test_windows_agents import (
 __all__ = ["desktop", "home", "openssh", "pageant", "sshd"]  # fixtures
 
 pytestmark = pytest.mark.interop
-
-PROGRAM = [sys.executable, "-m", "pageantry"]
-
-
-@contextlib.contextmanager
-def running(*words: str | Path) -> Iterator[Agent]:
-    """A command that listens, until it is killed or ends."""
-    with subprocess.Popen(
-        [*PROGRAM, *map(str, words)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        agent = Agent(process)
-        try:
-            wait_for(lambda: process.poll() is not None or agent.said("listening at"), "it does not listen")
-            assert process.poll() is None, agent.log
-            yield agent
-        finally:
-            process.kill()
-            agent.end()
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:

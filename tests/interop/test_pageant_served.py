@@ -28,7 +28,7 @@ from pageantry.errors import Unreachable
 from pageantry.keyfiles import KeyFiles
 from pageantry.keys.signatures import verify
 
-from .debian_sshd import Sshd, running
+from . import debian_sshd
 from .logins import program
 
 pytestmark = pytest.mark.interop
@@ -72,15 +72,12 @@ def desktop() -> None:
 
 
 @contextlib.contextmanager
-def serving(*words: str | Path, **environ: str) -> Iterator[Agent]:
-    if winpipe.exists(pipe_name()):
-        pytest.skip("a Pageant of this machine's runs already")
-    command = [*PROGRAM, "serve", *map(str, words)]
+def running(*words: str | Path) -> Iterator[Agent]:
+    """A command of ours that listens, until it is killed or ends."""
     with subprocess.Popen(
-        command,
-        env=os.environ | environ,
+        [*PROGRAM, *map(str, words)],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -94,18 +91,26 @@ def serving(*words: str | Path, **environ: str) -> Iterator[Agent]:
             agent.end()
 
 
+@contextlib.contextmanager
+def serving(*words: str | Path) -> Iterator[Agent]:
+    if winpipe.exists(pipe_name()):
+        pytest.skip("a Pageant of this machine's runs already")
+    with running("serve", *words) as agent:
+        yield agent
+
+
 @pytest.fixture(scope="module")
-def sshd() -> Iterator[Sshd]:
+def sshd() -> Iterator[debian_sshd.Sshd]:
     outside = "Z:\\tmp" if os.path.isdir("Z:\\tmp") else None
     with (
         tempfile.TemporaryDirectory(dir=outside, ignore_cleanup_errors=True) as home,
-        running(Path(home)) as made,
+        debian_sshd.running(Path(home)) as made,
     ):
         made.authorized.write_text(KeyFiles([str(FILE)]).identities()[0].key.line("me") + "\n", newline="\n")
         yield made
 
 
-def plink(sshd: Sshd, *words: str) -> str:
+def plink(sshd: debian_sshd.Sshd, *words: str) -> str:
     command = [program("plink"), "-ssh", "-batch", "-agent", "-hostkey", sshd.fingerprint, "-P", str(sshd.port)]
     done = subprocess.run(
         [*command, *words[:-1], f"{sshd.user}@127.0.0.1", words[-1]],
@@ -126,14 +131,14 @@ def place(request: pytest.FixtureRequest, wine: bool) -> str:
     return request.param
 
 
-def test_plink_logs_in_to_debian_s_sshd(sshd: Sshd, place: str) -> None:
+def test_plink_logs_in_to_debian_s_sshd(sshd: debian_sshd.Sshd, place: str) -> None:
     with serving("--listen", place, FILE) as agent:
         assert plink(sshd, "echo in") == "in"
         wait_for(lambda: agent.said("signed with test key ed25519", "plink.exe (process "), f"not in {agent.log}")
         assert agent.said(f'to log in as "{sshd.user}"')
 
 
-def test_plink_forwards_it(sshd: Sshd, place: str) -> None:
+def test_plink_forwards_it(sshd: debian_sshd.Sshd, place: str) -> None:
     fingerprint = KeyFiles([str(FILE)]).identities()[0].fingerprint
     with serving("--listen", place, FILE):
         assert fingerprint in plink(sshd, "-A", "ssh-add -l")

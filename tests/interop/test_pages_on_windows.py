@@ -22,8 +22,8 @@ from pageantry.endpoints.pageant import pipe_name
 
 from ..cli.bridging_page import lines
 from ..hosts import ed25519_key
-from .test_bridge_on_windows import run, running
-from .test_pageant_served import Agent, desktop
+from .test_bridge_on_windows import run
+from .test_pageant_served import Agent, desktop, running
 from .test_served_socket_files import HERE, LIST, comments, output
 from .test_socket_files import libassuan
 from .test_windows_agents import KEYS, expected, home, openssh, pageant, untaken
