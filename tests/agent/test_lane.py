@@ -512,3 +512,29 @@ def test_closing_ends_hundreds_that_wait_and_leaves_nothing(leaves_nothing: Call
             assert not keyring._common.views
 
     leaves_nothing(serve, 2)
+
+
+class NoSocket:
+    """A connection that the lane cannot wait for."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_what_is_no_socket_is_answered_and_ends_when_it_is_idle_for_too_long(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring.add(KEY, "me")
+    monkeypatch.setattr(server, "_STAY", 0.05)
+    monkeypatch.setattr(server, "IDLE_TIMEOUT", 0.5)
+    exposure = Exposure(sessions.to(keyring))
+    accept = exposure._listener.accept
+    monkeypatch.setattr(exposure._listener, "accept", lambda: NoSocket(accept()))
+    with exposure as address, connected(address) as client:
+        for _ in range(3):
+            time.sleep(0.1)  # longer than a thread would stay, if the lane could take it
+            assert asked(client, RequestIdentities()) == LISTED
+        wait_for(lambda: hung_up(client), "it is still served")

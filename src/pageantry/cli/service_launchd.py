@@ -14,19 +14,15 @@ import sys
 from ..endpoints import directories
 from ..errors import Error
 from .common import say
-from .service_options import State, checked, installed, log_of, put, running
+from .service_options import State, ask, checked, installed, log_of, put, running
 
 assert sys.platform != "win32", "UNIX only: callers ask first"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from subprocess import CompletedProcess
-    from typing import Any, Final
+    from typing import Any
 
     from .service_options import Wanted
-
-#: Seconds for an answer of launchctl's.
-_PATIENCE: Final = 30.0
 
 
 def install(name: str, wanted: Wanted, *, now: bool) -> None:
@@ -170,30 +166,11 @@ def _domain() -> str:
 
 
 def _is_loaded(name: str) -> bool:
-    return _launchctl("print", f"{_domain()}/{name}").returncode == 0
+    return ask("launchctl", "print", f"{_domain()}/{name}").returncode == 0
 
 
 def _must(*words: str) -> None:
-    done = _launchctl(*words)
+    done = ask("launchctl", *words)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise Error(f"launchctl {' '.join(words)}: {lines[0]}", "see whether you are logged in at this Mac's screen")
-
-
-def _launchctl(*words: str) -> CompletedProcess[str]:
-    import subprocess
-
-    try:
-        return subprocess.run(
-            ["launchctl", *words],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise Error(f"launchctl does not answer within {_PATIENCE:.0f} s", "see whether launchd is well") from None
-    except OSError as error:
-        raise Error(f"launchctl cannot be run: {error.strerror}", "see whether macOS is whole") from None

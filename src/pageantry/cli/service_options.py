@@ -14,6 +14,7 @@ from ..errors import AddressError, Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from subprocess import CompletedProcess
     from typing import Any, Final
 
 #: The commands that can be services, and what those are called unless they are told.
@@ -21,6 +22,8 @@ NAMES: Final = {"serve": "pageantry", "bridge": "pageantry-bridge"}
 #: What a service can be called: a word that every system has as the name of a file.
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
+#: Seconds that a program of the system's may take.
+_PATIENCE: Final = 30.0
 #: How a command begins that is ours, behind the Python that runs it. No module is taken from where it starts (-P).
 _PROGRAM: Final = ("-P", "-m", "pageantry")
 
@@ -177,6 +180,26 @@ def log_of(found: Wanted, usual: str) -> tuple[str, list[str]]:
     log = LogFile(named or usual)
     log.close()
     return log.path, [] if named else ["--log", usual]
+
+
+def ask(program: str, *words: str) -> CompletedProcess[str]:
+    """What a program of the system's says to these words. Raises `Error` where it is not there, or says nothing."""
+    import subprocess
+
+    try:
+        return subprocess.run(
+            [program, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise Error(f"{program} does not answer within {_PATIENCE:.0f} s", "see whether the system is well") from None
+    except OSError as error:
+        raise Error(f"{program} cannot be run: {error.strerror}", "see whether it is installed") from None
 
 
 def put(path: str, content: bytes) -> None:

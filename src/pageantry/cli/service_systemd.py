@@ -15,13 +15,12 @@ from time import monotonic, sleep
 from ..errors import Error
 from . import service_units as units
 from .common import say
-from .service_options import State, installed, put
+from .service_options import State, ask, installed, put
 
 assert sys.platform != "win32", "UNIX only: callers ask first"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from subprocess import CompletedProcess
     from typing import Final
 
     from .service_options import Wanted
@@ -36,8 +35,7 @@ _OTHERS: Final = (
     "/usr/share/systemd/user",
 )
 
-#: Seconds for an answer of systemctl's, until a service listens that was started, and between two looks at it.
-_PATIENCE: Final = 30.0
+#: Seconds until a service listens that was started, and between two looks at it.
 _START: Final = 30.0
 _LOOK: Final = 0.1
 
@@ -253,39 +251,20 @@ def _check_system() -> None:
         raise Error("there is no systemd here", "docs/service.md shows what to start with a session in another way")
 
 
-def _run(program: str, *words: str) -> CompletedProcess[str]:
-    import subprocess
-
-    try:
-        return subprocess.run(
-            [program, *words],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise Error(f"{program} does not answer within {_PATIENCE:.0f} s", "see whether systemd is well") from None
-    except OSError as error:
-        raise Error(f"{program} cannot be run: {error.strerror}", "install systemd's programs") from None
-
-
 def _answers() -> bool:
     """Whether this user has a systemd that can be told something."""
-    return _run("systemctl", "--user", "show", "--property=Version").returncode == 0
+    return ask("systemctl", "--user", "show", "--property=Version").returncode == 0
 
 
 def _must(*words: str) -> None:
-    done = _run("systemctl", "--user", *words)
+    done = ask("systemctl", "--user", *words)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise Error(f"systemctl --user {' '.join(words)}: {lines[0]}", f"see: systemctl --user status {words[-1]}")
 
 
 def _show(unit: str, what: str) -> str:
-    return _run("systemctl", "--user", "show", f"--property={what}", "--value", unit).stdout.strip()
+    return ask("systemctl", "--user", "show", f"--property={what}", "--value", unit).stdout.strip()
 
 
 def _is_active(name: str) -> bool:
@@ -293,7 +272,7 @@ def _is_active(name: str) -> bool:
 
 
 def _journal(unit: str) -> list[str]:
-    return _run(
+    return ask(
         "journalctl", "--quiet", "--no-pager", f"--user-unit={unit}", f"--lines={_LINES}", "--output=short-iso"
     ).stdout.splitlines()
 

@@ -12,6 +12,7 @@ from ..extensions import AddEncrypted
 from ..keys import signatures
 from ..keys.signatures import Signer
 from ..messages import AddIdentityConstrained, SessionBind
+from ..prompts import never
 from . import extending, hardware, questions
 from .deferred import Deferred
 from .holding import Held, Holding, line
@@ -83,16 +84,16 @@ class Keyring(Shared):
         self._digest = digest
         self._peer: Peer | None = None
         self._path = forwarding.LOCAL
-        self._gone: Callable[[], bool] = _never
+        self._gone: Callable[[], bool] = never
         self._asks = True
 
     def open(self, peer: Peer | None, gone: Callable[[], bool] | None = None) -> Keyring:
         """See `Shared.open`: a view has the same keys, and hops of its own."""
-        return _View(self, peer, gone or _never)
+        return _View(self, peer, gone or never)
 
     def unasked(self) -> Keyring:
         """The same keys for clients that cannot wait for a person: those for which one is asked are not to be seen."""
-        impatient = _View(self, None, _never)
+        impatient = _View(self, None, never)
         impatient.close()  # it is nobody's own
         impatient._asks = False
         return impatient
@@ -383,10 +384,6 @@ class _View(Keyring):
 
     def _caller(self) -> str:
         return f" for {questions.who(self._peer)}"
-
-
-def _never() -> bool:
-    return False
 
 
 def _by_kind(constraints: Iterable[Constraint]) -> dict[type, Any]:
